@@ -1,6 +1,7 @@
 //! Puts the parts together, runs them, drains them.
 
 mod describe;
+mod hosted;
 mod node;
 pub mod reload;
 pub mod start;
@@ -24,6 +25,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Identity};
 use crate::config::{Config, Overrides, Snapshot};
+use crate::hosted::Hosted;
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::otlp::Exporter;
 use crate::server::{BindError, Bound, Certificates, Inherited, Leaving, Process};
@@ -176,10 +178,12 @@ fn process(
     clock: Arc<dyn Clock>,
     cluster: Option<&Cluster>,
     tier: Option<&Arc<Tier>>,
+    hosted: Option<&Hosted>,
 ) -> Process {
     Process {
         desk: cluster.map(node::desk),
         tier: tier.map(tier::described),
+        hosted: hosted.cloned(),
         reloader: Arc::clone(reload) as _,
         describe,
         clock,
@@ -253,6 +257,7 @@ pub struct App {
     leaving: Leaving,
     cluster: Option<Cluster>,
     tier: Option<Arc<Tier>>,
+    hosted: Option<Hosted>,
 }
 
 /// The reason that it did not start: one line.
@@ -321,7 +326,6 @@ impl App {
         let bound = Box::pin(binding).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
         let own = own_listeners(&bound);
-        let address = addresses.first().copied().unwrap_or(config.server.listen());
         let start = Start::of(&config, &addresses, admin_address);
         let Unserved {
             mirror,
@@ -336,6 +340,7 @@ impl App {
             let (before, identity) = (before.as_mut(), identity.as_ref());
             Unserved::open_by(mode, &snapshot, clock, &own, before, identity).await?
         };
+        let hosted = hosted::open(&config, &catalogue, &clock, &metrics, launch.takes_over).await?;
         let guard = open_guard(&config, catalogue, &clock, &metrics, identity.as_ref()).await?;
         start.tell(&store).await;
         let running = Running {
@@ -347,14 +352,16 @@ impl App {
             own,
             clock: Arc::clone(&clock),
             exporter: exporter(&config, &metrics)?,
+            hosted: hosted.clone(),
         };
         let watched = launch.watched(&config);
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, launch.flags, running, upstreams));
-        let process = process(&reload, describe, clock, cluster.as_ref(), tier.as_ref());
+        let (tier_of, hosts) = (tier.as_ref(), hosted.as_ref());
+        let process = process(&reload, describe, clock, cluster.as_ref(), tier_of, hosts);
         let stop_serving = CancellationToken::new();
         let app = Self {
-            address,
+            address: addresses.first().copied().unwrap_or(config.server.listen()),
             addresses,
             reload,
             admin_address,
@@ -367,12 +374,13 @@ impl App {
             stop_storing: CancellationToken::new(),
             cluster,
             tier,
+            hosted,
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
-        let (leaving, stop) = (app.leaving.clone(), app.stop_serving.clone());
-        app.serving
-            .spawn(bound.serve(mirror, metrics, guard, process, leaving, stop));
+        let (leave, stop) = (app.leaving.clone(), app.stop_serving.clone());
+        let serving = bound.serve(mirror, metrics, guard, process, leave, stop);
+        app.serving.spawn(serving);
         if let Some(before) = before {
             before.serves().await;
         }
@@ -403,6 +411,9 @@ impl App {
             self.storing
                 .spawn(tier.run(self.mirror.clone(), peers, stop()));
         }
+        if let Some(hosted) = self.hosted.clone() {
+            self.storing.spawn(hosted.run(stop()));
+        }
         self.storing
             .spawn(self.reload.exporter().clone().run(stop()));
         self.storing.spawn(store.run(stop()));
@@ -419,6 +430,7 @@ impl App {
             leaving: self.leaving.clone(),
             mirror: self.mirror.clone(),
             guard: self.guard.clone(),
+            hosted: self.hosted.clone(),
             is_under_way: AtomicBool::new(false),
         };
         self.serving
@@ -442,6 +454,12 @@ impl App {
     #[must_use]
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// What is hosted here, if anything is.
+    #[must_use]
+    pub fn hosted(&self) -> Option<&Hosted> {
+        self.hosted.as_ref()
     }
 
     /// The first client listener's real address.
@@ -495,6 +513,9 @@ impl App {
         if audit.is_on() {
             let closing = move || audit.close(AUDIT_WAIT_MAX);
             self.storing.spawn_blocking(closing);
+        }
+        if let Some(hosted) = &self.hosted {
+            hosted.end().await;
         }
         // Only now: bodies that were still running may have followed a fill.
         self.mirror.stop().await;

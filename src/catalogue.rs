@@ -18,6 +18,7 @@
 //! | `changes` | what is written |
 //! | `queries` | what is read |
 //! | `records`, `people` | users and tokens: as values, and what is read of them |
+//! | `hosted` | hosted repositories: their tables, acts on them, and what is read of them |
 //! | `shared` | the state that the writer and those who ask have between them |
 //! | `backup` | a copy while the server runs |
 
@@ -27,6 +28,7 @@ mod connection;
 mod error;
 mod files;
 mod gate;
+pub mod hosted;
 pub mod people;
 mod queries;
 mod records;
@@ -41,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use backup::{Backup, BackupError, backup};
+use changes::Applied;
 pub use changes::{Change, HandPin, ImportedLink, ImportedTag, Legacy, Link, Name};
 pub use error::CatalogueError;
 pub use files::DATABASE;
@@ -226,6 +229,11 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError`]; nothing has changed, unless the disk did not answer in time.
     pub async fn commit(&self, change: Change) -> Result<(), CatalogueError> {
+        self.submit(change).await.map(drop)
+    }
+
+    /// Makes a change, and returns what came of it when that is durable.
+    async fn submit(&self, change: Change) -> Result<Applied, CatalogueError> {
         let weight = change.weight();
         if weight > QUEUE_BYTES_MAX || !change.is_bounded() {
             return Err(CatalogueError::TooLarge);

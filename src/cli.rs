@@ -23,7 +23,7 @@ use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
     EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config, cluster,
-    credential_provider, doctor, fail, people, run_async, serve, verify, version, warm,
+    credential_provider, doctor, fail, hosted, people, run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -146,6 +146,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Import(it) => import(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
+        Command::Ns(it) => Ok(ended(hosted::namespaces(&it, &it.locate()?), |()| true)),
+        Command::Tag(it) => Ok(ended(hosted::tag(&it, &it.locate()?), |()| true)),
         Command::Cluster(it) => Ok(ended(cluster::run(&it, &it.locate()?), |()| true)),
         Command::Ca(it) => authority(&it),
         Command::ClientConfig(it) => client_config::run(&it),
@@ -314,6 +316,12 @@ enum Command {
     Token(people::TokenCommand),
     #[command(flatten)]
     Cache(cache::Command),
+    /// Create, list, change and remove namespaces of hosted repositories
+    #[command(subcommand)]
+    Ns(hosted::NsCommand),
+    /// Restore tags of hosted repositories
+    #[command(subcommand)]
+    Tag(hosted::TagCommand),
     /// Show the nodes of a cluster, and have one leave
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -368,6 +376,8 @@ impl Command {
             | Self::Doctor(_)
             | Self::Access(_)
             | Self::CredentialProvider
+            | Self::Ns(_)
+            | Self::Tag(_)
             | Self::Cluster(_)
             | Self::User(_)
             | Self::Token(_)

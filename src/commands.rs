@@ -6,6 +6,7 @@
 //! | `version` | `version` |
 //! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
 //! | `cluster` | `cluster` |
+//! | `hosted` | `ns`, `tag` |
 //! | `access` | `access` |
 //! | `credential_provider` | `credential-provider` |
 //! | `ca` | `ca` |
@@ -32,6 +33,7 @@ pub mod client_config;
 pub mod cluster;
 pub mod credential_provider;
 pub mod doctor;
+pub mod hosted;
 pub mod output;
 pub mod people;
 mod plain;

@@ -27,6 +27,7 @@ mod document;
 mod environment;
 mod error;
 mod file;
+mod hosted;
 mod keys;
 mod layers;
 mod ldap;
@@ -93,6 +94,8 @@ pub struct Config {
     pub log_level: String,
     /// The collector that traces are sent to, if there is one.
     pub otlp: Option<Box<crate::otlp::Config>>,
+    /// Hosted repositories, if the file has anything about them.
+    pub hosted: Option<Box<crate::hosted::Config>>,
     /// Its cluster, if the process is a node of one.
     pub cluster: Option<Box<crate::cluster::Config>>,
     /// The object store beside the cache, if there is one.
@@ -264,6 +267,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         ..access
     };
     let cluster = cluster::resolve(file, context);
+    let hosted = hosted::resolve(file, &upstreams, context);
     Config {
         server,
         access,
@@ -281,6 +285,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         otlp: telemetry::resolve(file.telemetry.as_ref(), context),
         tier: tier::resolve(file, cluster.as_deref(), context),
         cluster,
+        hosted,
     }
 }
 
@@ -294,5 +299,6 @@ fn resolve_cache(keys: &keys::Cache, shares: Vec<store::Share>) -> store::Config
         meter: store::Meter::default(),
         injection: store::Injection::default(),
         scrub: keys.scrub.value_or(defaults::SCRUB),
+        permanent: false,
     }
 }

@@ -14,12 +14,13 @@
 //! | [`access`] | identities, permissions, and the one function that decides | `catalogue`, `net`, `oci` |
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
+//! | [`hosted`] | what is pushed here: uploads, manifests, tags, the garbage collector | `store`, `catalogue`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`cluster`] | several nodes: finding them, and asking them for blobs and manifests | `mirror`, `catalogue`, `upstream`, `net`, `oci` |
 //! | [`tier`] | an object store beside the cache: read before upstreams, written after the commit | `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`otlp`] | traces, exported to an OpenTelemetry collector | `net`, `oci` |
 //! | [`audit`] | records of who did what: a bounded queue, a thread, a file that is rotated | nothing |
-//! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `audit`, `oci` |
+//! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `hosted`, `access`, `audit`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
@@ -56,7 +57,11 @@
 //!     repository has it (a cheap upstream HEAD makes the link).
 //! 11. An acknowledged write of the catalogue is durable, and deleting the
 //!     cache directory loses none.
+//! 12. A hosted blob is never a victim of eviction.
 //! 13. One decision function answers every question of permission.
+//! 14. Every change of hosted state has exactly one row for those who follow,
+//!     in its transaction.
+//! 15. Two names never mean one place.
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
 //! 18. What another node of a cluster asks never waits for a node.
@@ -73,6 +78,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod format;
+pub mod hosted;
 pub mod mirror;
 pub mod net;
 pub mod oci;

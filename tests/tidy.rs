@@ -36,6 +36,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("catalogue", &["oci", "clock", "telemetry"]),
     ("audit", &["clock", "telemetry", "format"]),
     (
+        "hosted",
+        &["store", "catalogue", "oci", "clock", "telemetry"],
+    ),
+    (
         "access",
         &[
             "audit",
@@ -83,6 +87,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "stamp",
             "access",
             "audit",
+            "hosted",
             "mirror",
             "oci",
             "clock",
@@ -98,6 +103,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "catalogue",
             "cluster",
+            "hosted",
             "mirror",
             "otlp",
             "server",
@@ -118,6 +124,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "catalogue",
             "cluster",
             "config",
+            "hosted",
             "mirror",
             "otlp",
             "server",

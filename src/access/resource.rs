@@ -37,6 +37,12 @@ impl<'a> Resource<'a> {
         Self(text.into())
     }
 
+    /// A hosted repository.
+    #[must_use]
+    pub fn repository(path: &str) -> Self {
+        Self(format!("repository/{path}").into())
+    }
+
     /// The server itself.
     #[must_use]
     pub fn admin() -> Self {

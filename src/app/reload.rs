@@ -10,6 +10,7 @@ use super::upstreams::Made;
 use crate::access::Guard;
 use crate::clock::Clock;
 use crate::config::{Changes, Config, Overrides, Snapshot};
+use crate::hosted::Hosted;
 use crate::mirror::Mirror;
 use crate::otlp::Exporter;
 use crate::server::{Certificates, KeyChange, ReloadError, Reloaded, Reloader};
@@ -41,6 +42,7 @@ pub(super) struct Running {
     pub(super) own: OwnListeners,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) exporter: Exporter,
+    pub(super) hosted: Option<Hosted>,
 }
 
 impl Reload {
@@ -163,6 +165,7 @@ impl Reload {
             own,
             clock: _,
             exporter,
+            hosted,
         } = &self.parts;
         let has_changed = |table: &str| {
             let mut applied = changes.applied.iter();
@@ -194,6 +197,12 @@ impl Reload {
             **made = upstreams;
         }
         exporter.replace(collector);
+        if let (Some(hosted), Some(config)) = (hosted, &new.hosted)
+            && config.enabled
+            && has_changed("hosted.")
+        {
+            hosted.reload((**config).clone());
+        }
         if before.log_level != new.log_level {
             logging::set_level(&new.log_level);
         }

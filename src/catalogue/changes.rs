@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::hosted::{Done, HostedAct, Refused};
 use super::records::PeopleChange;
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
@@ -112,7 +113,12 @@ pub enum Change {
     Public(Vec<(Source, Option<Timestamp>)>),
     /// The name of this node among those of a cluster; one that it has already stays.
     Node(String),
+    /// An act on hosted repositories.
+    Hosted(HostedAct),
 }
+
+/// What came of a change: of acts on hosted repositories there is something to say.
+pub(super) type Applied = Option<Result<Done, Refused>>;
 
 impl Change {
     /// Bytes that it takes in memory.
@@ -129,6 +135,7 @@ impl Change {
             Self::People(change) => ENTRY_BYTES + change.weight(),
             Self::Public(seen) => seen.iter().map(|(source, _)| of(source)).sum(),
             Self::Node(name) => ENTRY_BYTES + name.len(),
+            Self::Hosted(act) => act.weight(),
             Self::Adopt(legacy) => {
                 let tags: usize = legacy.tags.iter().map(|(source, ..)| of(source)).sum();
                 let links: usize = legacy.links.iter().map(|(source, _)| of(source)).sum();
@@ -145,6 +152,7 @@ impl Change {
             Self::Pin(pin) | Self::Renew(pin) => pin.digests.len() <= PIN_DIGESTS_MAX,
             Self::Unpin(..) | Self::Node(_) => true,
             Self::People(change) => change.is_bounded(),
+            Self::Hosted(act) => act.is_bounded(),
             Self::Public(seen) => seen.len() <= LINKS_MAX,
             Self::Forget(_, names) => names.len() <= LINKS_MAX,
             Self::Adopt(legacy) => legacy.links.len() + legacy.tags.len() <= LINKS_MAX,
@@ -166,13 +174,30 @@ impl Change {
             | Self::Forget(..)
             | Self::People(_)
             | Self::Public(_)
+            | Self::Hosted(_)
             | Self::Node(_) => Vec::new(),
         }
     }
 
     /// Makes it, as a part of a transaction.
-    pub(super) fn apply(&self, to: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn apply(&self, to: &Connection) -> rusqlite::Result<Applied> {
         match self {
+            Self::Hosted(act) => act.apply(to).map(Some),
+            Self::Import { .. }
+            | Self::Pin(_)
+            | Self::Renew(_)
+            | Self::Unpin(..)
+            | Self::Forget(..)
+            | Self::Adopt(_)
+            | Self::People(_)
+            | Self::Public(_)
+            | Self::Node(_) => self.write(to).map(|()| None),
+        }
+    }
+
+    fn write(&self, to: &Connection) -> rusqlite::Result<()> {
+        match self {
+            Self::Hosted(_) => Ok(()),
             Self::Import { source, tag, links } => {
                 if let Some((tag, imported)) = tag {
                     put_tag(to, "REPLACE", source, tag, imported)?;

@@ -20,7 +20,7 @@ const CHECKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const PAGE_BYTES: i64 = 8192;
 
 /// Statements that a connection keeps prepared.
-const STATEMENTS_MAX: usize = 32;
+const STATEMENTS_MAX: usize = 128;
 
 const URI: OpenFlags = OpenFlags::SQLITE_OPEN_URI;
 const NO_MUTEX: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;

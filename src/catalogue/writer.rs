@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::changes::Change;
+use super::changes::{Applied, Change};
 use super::error::CatalogueError;
 use super::files::{self, Files};
 use super::gate::Gate;
@@ -27,7 +27,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) change: Change,
-    pub(super) answer: oneshot::Sender<Result<(), CatalogueError>>,
+    pub(super) answer: oneshot::Sender<Result<Applied, CatalogueError>>,
     /// The place that it takes of the queue.
     pub(super) _place: OwnedSemaphorePermit,
 }
@@ -138,16 +138,21 @@ impl Writer {
     }
 
     /// Writes a group as one transaction, each change by itself. Returns a result for each.
-    fn write(&mut self, group: &[Job]) -> Result<Vec<Result<(), CatalogueError>>, Failed> {
+    fn write(&mut self, group: &[Job]) -> Result<Vec<Result<Applied, CatalogueError>>, Failed> {
         let dir = self.files.dir().to_owned();
         self.transact(|transaction| {
             let mut results = Vec::with_capacity(group.len());
             for job in group {
                 let savepoint = transaction.savepoint()?;
                 match job.change.apply(&savepoint) {
-                    Ok(()) => {
+                    Ok(refused @ Some(Err(_))) => {
+                        // Dropped, it is undone.
+                        drop(savepoint);
+                        results.push(Ok(refused));
+                    }
+                    Ok(applied) => {
                         savepoint.commit()?;
-                        results.push(Ok(()));
+                        results.push(Ok(applied));
                     }
                     Err(error) if is_of_the_file(&error) => return Err(error),
                     Err(error) => {

@@ -25,6 +25,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         "Change the cache",
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
+    ("Hosted repositories", &["ns", "tag"]),
     ("Several nodes", &["cluster"]),
     ("Air-gapped sites", &["export", "import"]),
     (
@@ -159,6 +160,17 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead token create --robot ci --policy read-only --ttl 90d
   roadstead token temp --user alice --ttl 1h
   roadstead token revoke --user alice",
+    ),
+    (
+        "ns",
+        "  roadstead ns create team --visibility public --quota 100GB
+  roadstead ns ls
+  roadstead ns set team --quota none
+  roadstead ns rm team",
+    ),
+    (
+        "tag",
+        "  roadstead tag restore team/app:v1",
     ),
     (
         "cluster",

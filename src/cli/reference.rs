@@ -40,6 +40,12 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("import", "Air-gapped sites", "../airgap.md#import"),
     ("access", "Access", "../access.md#who-may-pull-what"),
     ("user", "Users", "../access.md#one-team-one-password-file"),
+    ("ns", "Hosted repositories", "../hosted.md#namespaces"),
+    (
+        "tag",
+        "Hosted repositories",
+        "../hosted.md#delete-and-restore",
+    ),
     (
         "cluster",
         "Several nodes",

@@ -3,6 +3,7 @@
 
 use super::access::Access;
 use super::cluster::ClusterKey;
+use super::hosted::HostedKey;
 use super::limits::AuditKey;
 use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
@@ -44,6 +45,8 @@ table! {
         log: Log,
         /// The upstream registries by their public names. A file with any of these tables has exactly those in it; one without has the nine built-in ones.
         upstream: UpstreamsKey,
+        /// Hosted repositories: images that are pushed here. Without this table nothing can be pushed.
+        hosted: HostedKey,
         /// Several nodes that share one cache. Without this table the process is alone.
         cluster: ClusterKey,
         /// An object store beside the cache. Without this table there is none.

@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod hosted;
 mod server;
 mod telemetry;
 mod tier;
@@ -60,6 +61,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     line(&mut out, "format", &quoted(format));
     line(&mut out, "level", &quoted(&config.log_level));
     telemetry::show(&mut out, config.otlp.as_deref());
+    hosted::show(&mut out, config.hosted.as_deref());
     cluster::show(&mut out, config.cluster.as_deref());
     tier::show(&mut out, config.tier.as_deref());
     for upstream in &config.upstreams {

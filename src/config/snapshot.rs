@@ -107,6 +107,11 @@ impl Snapshot {
             upstreams: new.upstreams.clone(),
             log_level: new.log_level.clone(),
             otlp: new.otlp.clone(),
+            hosted: if tables.contains(&HOSTED) {
+                new.hosted.clone()
+            } else {
+                old.hosted.clone()
+            },
             ..Config::clone(&old)
         }));
     }
@@ -116,12 +121,18 @@ impl Snapshot {
 const TLS: &str = "server.tls.";
 const ADMIN_TLS: &str = "server.admin_tls.";
 const TRANSPARENT: &str = "server.transparent.";
+/// Hosted repositories: where they are served before and after.
+const HOSTED: &str = "hosted.";
 
 /// The tables that are taken over only if they were there before.
 fn tables_taken_over(old: &Config, new: &Config) -> Vec<&'static str> {
     let both = |is_there: fn(&Config) -> bool| is_there(old) && is_there(new);
     let tables = [
         (TLS, both(|it| it.server.tls.is_some())),
+        (
+            HOSTED,
+            both(|it| it.hosted.as_ref().is_some_and(|hosted| hosted.enabled)),
+        ),
         (ADMIN_TLS, both(|it| it.server.admin_tls.is_some())),
         (
             TRANSPARENT,

@@ -13,6 +13,7 @@ use url::Url;
 use super::error::Shown;
 use super::table::{About, Scalar};
 use crate::access::{AdminAccess, Enforcement};
+use crate::hosted::{Fall, ImmutableMode};
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::server::{Asks, ClientAuth};
@@ -107,6 +108,19 @@ choice! {
 choice! {
     /// Treatment of requests that the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
+}
+
+choice! {
+    /// Who may pull from a hosted namespace.
+    Visible: crate::hosted::Visibility { "public" => crate::hosted::Visibility::Public, "private" => crate::hosted::Visibility::Private }
+}
+choice! {
+    /// The way in which a hosted tag stays.
+    ImmutableModes: ImmutableMode { "no-move" => ImmutableMode::NoMove, "no-move-no-delete" => ImmutableMode::NoMoveNoDelete }
+}
+choice! {
+    /// When an upstream is asked behind an overlay.
+    Falls: Fall { "never" => Fall::Never, "repository" => Fall::Repository, "tag" => Fall::Tag }
 }
 
 choice! {

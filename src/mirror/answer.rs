@@ -45,6 +45,8 @@ pub struct BlobAnswer {
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Stored(Blob, Asker),
+    /// Of a hosted repository: nobody else has it.
+    Hosted(Blob),
     Filling(Filling),
     Passing(Prepared),
 }
@@ -78,6 +80,7 @@ pub struct BlobReader(Reading);
 #[derive(Debug)]
 enum Reading {
     Stored(StoredReader, Box<Asker>),
+    Hosted(StoredReader),
     Filling(Reader<MirrorError>, Box<Asker>),
     Passing(Passthrough),
 }
@@ -113,7 +116,7 @@ impl BlobAnswer {
     #[must_use]
     pub fn try_inline(&self, range: Range<u64>) -> Option<Bytes> {
         match &self.content {
-            Content::Stored(blob, _) => blob.cached(range),
+            Content::Stored(blob, _) | Content::Hosted(blob) => blob.cached(range),
             Content::Filling(_) | Content::Passing(_) => None,
         }
     }
@@ -122,7 +125,7 @@ impl BlobAnswer {
     #[must_use]
     pub fn stored_bytes(&self, ranges: &[Range<u64>]) -> u64 {
         let count = |range: &Range<u64>| match &self.content {
-            Content::Stored(..) => range.end.saturating_sub(range.start),
+            Content::Stored(..) | Content::Hosted(_) => range.end.saturating_sub(range.start),
             Content::Filling(filling) => filling.fill.covered_within(range.clone()),
             Content::Passing(_) => 0,
         };
@@ -132,7 +135,7 @@ impl BlobAnswer {
     /// True if its bytes were checked before: they can be given without holding anything back.
     #[must_use]
     pub fn is_stored(&self) -> bool {
-        matches!(self.content, Content::Stored(..))
+        matches!(self.content, Content::Stored(..) | Content::Hosted(_))
     }
 
     /// Readers of these parts, one after the other. They must lie within `total`.
@@ -153,6 +156,7 @@ impl Content {
     pub(super) fn reader(self, range: Option<Range<u64>>) -> BlobReader {
         BlobReader(match self {
             Self::Stored(blob, asker) => Reading::Stored(blob.reader(range), Box::new(asker)),
+            Self::Hosted(blob) => Reading::Hosted(blob.reader(range)),
             Self::Filling(filling) => {
                 let reader = filling.reader(range);
                 Reading::Filling(reader, Box::new(filling.asker))
@@ -198,6 +202,7 @@ impl BlobReader {
     pub fn in_windows(self, windows: Windows) -> Self {
         Self(match self.0 {
             Reading::Stored(reader, asker) => Reading::Stored(reader.in_windows(windows), asker),
+            Reading::Hosted(reader) => Reading::Hosted(reader.in_windows(windows)),
             Reading::Filling(reader, asker) => Reading::Filling(reader.in_windows(windows), asker),
             passing @ Reading::Passing(_) => passing,
         })
@@ -207,14 +212,14 @@ impl BlobReader {
     pub(super) fn announce(&mut self) {
         match &mut self.0 {
             Reading::Filling(reader, _) => reader.announce(),
-            Reading::Stored(..) | Reading::Passing(_) => {}
+            Reading::Stored(..) | Reading::Hosted(_) | Reading::Passing(_) => {}
         }
     }
 
     /// Bounds what is read at once, from now on, where it has to be read: windows cost no memory of ours.
     pub fn set_piece_max(&mut self, bytes: usize) {
         match &mut self.0 {
-            Reading::Stored(reader, _) => reader.set_piece_max(bytes),
+            Reading::Stored(reader, _) | Reading::Hosted(reader) => reader.set_piece_max(bytes),
             Reading::Filling(reader, _) => reader.set_piece_max(bytes),
             Reading::Passing(_) => {}
         }
@@ -225,7 +230,7 @@ impl BlobReader {
     #[must_use]
     pub fn patience(&self) -> Duration {
         match &self.0 {
-            Reading::Stored(..) | Reading::Filling(..) => Duration::ZERO,
+            Reading::Stored(..) | Reading::Hosted(_) | Reading::Filling(..) => Duration::ZERO,
             Reading::Passing(pass) => pass.patience(),
         }
     }
@@ -238,6 +243,9 @@ impl BlobReader {
         loop {
             let pass = match &mut self.0 {
                 Reading::Passing(pass) => return pass.next().await,
+                Reading::Hosted(reader) => {
+                    return reader.next().await.map_err(MirrorError::Store);
+                }
                 Reading::Stored(reader, asker) => match reader.next().await {
                     Ok(bytes) => return Ok(bytes),
                     // The store has set it aside, or will try again. What was given of it is hashed

@@ -93,7 +93,7 @@ impl MirrorError {
             FetchError::NotFound { code } => match (code.as_deref(), what) {
                 (Some("NAME_UNKNOWN"), _) | (_, Kind::Tags | Kind::Other) => Self::NameUnknown,
                 (_, Kind::Blob) => Self::BlobUnknown,
-                (_, Kind::Manifest | Kind::Referrers) => Self::ManifestUnknown,
+                (_, Kind::Manifest | Kind::Referrers | Kind::Upload) => Self::ManifestUnknown,
             },
             // As it was when they were refused: that nobody asks for a minute is not upstream's silence.
             FetchError::Unauthorized | FetchError::LoginRefused(_) => Self::Unauthorized,

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `core` | handles that components are made of |
 //! | `fast_path` | hits that wait for nothing |
+//! | `beside` | what hosted repositories beside it need: names that are free, blobs to mount |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
 //! | `passthrough` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
@@ -40,6 +41,7 @@
 
 mod answer;
 mod archive;
+mod beside;
 mod blob;
 mod core;
 mod elsewhere;
@@ -91,6 +93,7 @@ use url::Url;
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 use archive::Archived;
 pub use archive::{Archive, KeptLink};
+pub use beside::Vacancy;
 use blob::Blobs;
 use core::{Core, Tasks, Upstreams, in_time};
 use elsewhere::Elsewhere;

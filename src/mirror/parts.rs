@@ -32,7 +32,7 @@ impl PartReaders {
     #[must_use]
     pub fn patience(&self) -> Duration {
         match &self.content {
-            Content::Stored(..) | Content::Filling(_) => Duration::ZERO,
+            Content::Stored(..) | Content::Hosted(_) | Content::Filling(_) => Duration::ZERO,
             Content::Passing(passage) => passage.patience(),
         }
     }
@@ -42,7 +42,7 @@ impl PartReaders {
         // What passes through is asked of upstream as soon as it has a reader.
         let ahead_max = match &self.content {
             Content::Filling(_) => AHEAD_MAX,
-            Content::Stored(..) | Content::Passing(_) => 1,
+            Content::Stored(..) | Content::Hosted(_) | Content::Passing(_) => 1,
         };
         while self.ahead.len() < ahead_max
             && let Some(part) = self.rest.next()

@@ -9,7 +9,10 @@ pub(super) const QUOTED_CHARS_MAX: usize = 100;
 #[expect(missing_docs, reason = "the names are the spec's")]
 pub enum ErrorCode {
     BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
     DigestInvalid,
+    ManifestBlobUnknown,
     ManifestInvalid,
     ManifestUnknown,
     NameInvalid,
@@ -34,7 +37,10 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
             Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
             Self::ManifestInvalid => "MANIFEST_INVALID",
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::NameInvalid => "NAME_INVALID",
@@ -56,10 +62,10 @@ impl ErrorCode {
 
 /// The JSON envelope with one error: `{"errors":[{"code":…,"message":…,"detail":…}]}` (`detail` left out when `None`).
 #[must_use]
-pub fn envelope(code: ErrorCode, message: &str, detail: Option<&str>) -> Vec<u8> {
+pub fn envelope(code: ErrorCode, message: &str, detail: Option<serde_json::Value>) -> Vec<u8> {
     let mut error = serde_json::json!({ "code": code.as_str(), "message": message });
     if let (Some(detail), Some(fields)) = (detail, error.as_object_mut()) {
-        fields.insert("detail".to_owned(), detail.into());
+        fields.insert("detail".to_owned(), detail);
     }
     serde_json::json!({ "errors": [error] })
         .to_string()
@@ -77,7 +83,11 @@ mod tests {
 
     #[test]
     fn the_envelope_is_the_specs() {
-        let bytes = envelope(ErrorCode::TooManyRequests, "slow \"down\"", Some("later\n"));
+        let bytes = envelope(
+            ErrorCode::TooManyRequests,
+            "slow \"down\"",
+            Some("later\n".into()),
+        );
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(
             value,

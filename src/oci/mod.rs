@@ -17,8 +17,10 @@ pub mod manifest;
 pub mod media_type;
 pub mod name;
 pub mod nodes;
+pub mod push;
 pub mod range;
 pub mod ranges;
+pub mod referrer;
 pub mod route;
 mod span;
 

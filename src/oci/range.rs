@@ -54,6 +54,18 @@ impl ByteRange {
         }
     }
 
+    /// True if a `Range` header names one range that ends before it begins.
+    #[must_use]
+    pub fn is_inverted(header: &str) -> bool {
+        let mut specs = Self::each(header).into_iter().flatten();
+        let (Some(spec), None) = (specs.next(), specs.next()) else {
+            return false;
+        };
+        let ends = spec.split_once('-');
+        let ends = ends.and_then(|(first, last)| number(first).zip(number(last)));
+        ends.is_some_and(|(first, last)| first > last)
+    }
+
     /// True if all that comes after its beginning is asked for, as those do who go on with a download
     /// that broke off. Who reads here and there names an end, or asks for so many of the last bytes.
     #[must_use]

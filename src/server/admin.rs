@@ -6,6 +6,7 @@ mod audit;
 mod cluster;
 mod error;
 mod guard;
+mod hosted;
 mod import;
 mod operator;
 mod page;
@@ -25,11 +26,13 @@ use super::tier::ThisTier;
 use super::visits::Visits;
 use crate::access::Guard;
 use crate::audit::Change;
+use crate::hosted::Hosted;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
+pub use hosted::{HostedChange, NamespaceInfo, NamespaceList, UploadList};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -66,6 +69,8 @@ pub(super) struct Admin {
     desk: Option<NodeDesk>,
     /// Its object store.
     tier: Option<Arc<dyn ThisTier>>,
+    /// What is hosted, if anything is.
+    hosted: Option<Hosted>,
     /// Pages for people.
     page: Page,
     visits: Visits,
@@ -93,6 +98,7 @@ impl Admin {
             tracer: _,
             desk,
             tier,
+            hosted,
         } = process;
         Self {
             page: Page::new(
@@ -113,6 +119,7 @@ impl Admin {
             reloader,
             desk,
             tier,
+            hosted,
             visits,
             acts: TaskTracker::new(),
             stop,
@@ -247,6 +254,10 @@ impl Admin {
         }
         if path == tier::PATH {
             return tier::answer(self.tier.as_deref(), &head);
+        }
+        if hosted::is_of_hosted(path) {
+            let answer = hosted::answer(self.hosted.as_ref(), &self.mirror, &head, changes);
+            return Box::pin(answer).await;
         }
         if path == reload::PATH {
             return Box::pin(reload::answer(&self.reloader, &head, changes)).await;

@@ -5,6 +5,7 @@ use super::nodes::NodeDesk;
 use super::reload::Reloader;
 use super::tier::ThisTier;
 use crate::clock::Clock;
+use crate::hosted::Hosted;
 use crate::telemetry::trace::Tracer;
 use std::sync::Arc;
 
@@ -23,4 +24,6 @@ pub struct Process {
     pub desk: Option<NodeDesk>,
     /// Its object store.
     pub tier: Option<Arc<dyn ThisTier>>,
+    /// Hosted repositories, if there are any.
+    pub hosted: Option<Hosted>,
 }

@@ -2,9 +2,11 @@
 
 pub(super) mod arrival;
 mod blob;
+mod catalog;
 pub(super) mod door;
 mod elsewhere;
 pub(super) mod handler;
+mod hosted;
 mod named;
 mod node;
 mod owner;

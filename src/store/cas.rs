@@ -11,6 +11,7 @@ pub mod partial;
 pub(super) mod pin;
 pub(super) mod publish;
 pub(super) mod record;
+pub(super) mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

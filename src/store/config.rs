@@ -27,6 +27,8 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// In which time all that is stored is hashed again; `None`: it is not.
     pub scrub: Option<Duration>,
+    /// It has what nobody can be asked for again: nothing is ever evicted, or set aside as damaged.
+    pub permanent: bool,
 }
 
 /// The part of the store that an upstream may have.
@@ -53,6 +55,7 @@ impl Config {
             max_age: None,
             shares: Vec::new(),
             scrub: None,
+            permanent: false,
         }
     }
 

@@ -255,6 +255,11 @@ impl DiskFile {
         self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
     }
 
+    /// The name that it was opened under.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The threads for work on its disk that blocks.
     pub(super) fn work(&self) -> &Arc<Work> {
         &self.disk.work

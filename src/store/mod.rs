@@ -8,6 +8,7 @@
 //! | `cas/fill_state`, `cas/demand` | what both sides have between them; what readers that wait are waiting for |
 //! | `cas/ingest`, `cas/record` | a fill's file and verifier; how far it has come, beside its file |
 //! | `cas/publish` | content gets its final name, once |
+//! | `cas/upload` | content whose digest is known at its end |
 //! | `cas/blob`, `cas/pin`, `cas/open_files` | a stored blob, open; guards of blobs that are used; the files that are kept open |
 //! | `cas/coverage` | which bytes are there (pure) |
 //! | `config` | the place of the store, and its bounds |
@@ -61,12 +62,13 @@ pub use cas::coverage::{self, Coverage};
 pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
 pub use cas::partial::{self, Partial, Verified, VerifyError};
 pub use cas::pin::Pin;
+pub use cas::upload::{FinishError, Stored, Upload, Uploads};
 pub use config::{Config, Share};
 pub use contents::Contents;
 use disk::Disk;
 use disk::health::{self, Health};
-pub use disk::layout::Space;
 use disk::layout::{self, Layout, Lock};
+pub use disk::layout::{LeftUpload, Space};
 pub use disk::windows::Windows;
 use disk::work::{Kind, Task};
 pub use disk::{DiskOp, Fault, Faults, Injection};
@@ -267,6 +269,11 @@ impl Store {
         }
         // Before any blob has a chance to be a victim.
         store.pins().load();
+        let keeping = if config.permanent {
+            Keeping::Everything
+        } else {
+            keeping
+        };
         store.pins().keep(keeping);
         Start(&store, claim.is_read)
             .load(&noted)

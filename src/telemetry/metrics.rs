@@ -7,6 +7,7 @@ mod cache;
 mod catalogue;
 mod cluster;
 mod disk;
+mod hosted;
 mod labels;
 mod limits;
 mod log;
@@ -28,6 +29,7 @@ use catalogue::Catalogue;
 pub use cluster::Cluster;
 use disk::Disk;
 pub use disk::DiskOp;
+pub use hosted::{HOSTED, HostedMetrics};
 pub use labels::{EvictReason, Kind, Outcome};
 use limits::Limits;
 pub use limits::{Limit, Listener};
@@ -66,6 +68,7 @@ struct Inner {
     catalogue: Catalogue,
     cluster: Cluster,
     disk: Disk,
+    hosted: HostedMetrics,
     log: Log,
     scrub: Scrub,
     limits: Limits,
@@ -97,6 +100,7 @@ impl Metrics {
                 catalogue: Catalogue::new(&set),
                 cluster: Cluster::new(&set),
                 disk: Disk::new(&set),
+                hosted: HostedMetrics::new(&set),
                 log: Log::new(&set),
                 scrub: Scrub::new(&set),
                 limits: Limits::new(&set),
@@ -156,6 +160,17 @@ impl Metrics {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.inner.cluster
+    }
+
+    /// The part about hosted repositories.
+    #[must_use]
+    pub fn hosted(&self) -> &HostedMetrics {
+        &self.inner.hosted
+    }
+
+    /// Counts requests for hosted repositories, too.
+    pub fn counts_hosted(&self) {
+        self.inner.requests.add(&[HOSTED]);
     }
 
     /// The families of upstreams.

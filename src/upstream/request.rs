@@ -446,7 +446,7 @@ impl<'a> Request<'a> {
         let what = match self.kind {
             Kind::Manifest => "a manifest",
             Kind::Tags | Kind::Referrers => "a list",
-            Kind::Blob | Kind::Other => return None,
+            Kind::Blob | Kind::Upload | Kind::Other => return None,
         };
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = value.split(';').next()?.trim();

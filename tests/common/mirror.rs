@@ -110,6 +110,7 @@ impl MirrorBuilder {
             otlp: None,
             cluster: None,
             tier: None,
+            hosted: None,
         };
         Self { config, dir }
     }
@@ -221,6 +222,11 @@ impl Mirror {
     /// The front door.
     pub fn guard(&self) -> &roadstead::access::Guard {
         self.app.guard()
+    }
+
+    /// What is hosted there.
+    pub fn hosted(&self) -> &roadstead::hosted::Hosted {
+        self.app.hosted().unwrap()
     }
 
     /// Its cluster.

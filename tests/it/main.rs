@@ -35,6 +35,7 @@ mod fuzz_corpus;
 mod hang;
 mod hardening;
 mod head;
+mod hosted;
 mod lazy;
 mod links;
 mod listeners;

@@ -115,7 +115,7 @@ async fn labels_are_closed() {
     ] {
         assert!(!text.contains(private), "{private} is in the metrics");
     }
-    let kinds = ["manifest", "blob", "tags", "referrers", "other"];
+    let kinds = ["manifest", "blob", "tags", "referrers", "upload", "other"];
     let outcomes = [
         "hit",
         "miss",

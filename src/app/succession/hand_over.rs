@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{Channel, DESCRIPTORS_MAX};
 use super::{GO, RELEASED, SERVING, SUCCESSOR_WAIT_MAX, WORD_WAIT_MAX, socket_of};
 use crate::access::{Guard, Registrar};
+use crate::hosted::Hosted;
 use crate::mirror::Mirror;
 use crate::server::{Leaving, Passed, Role, unix};
 
@@ -22,6 +23,9 @@ const LINGER: Duration = Duration::from_millis(750);
 
 /// The time that the last client which was let in has for its first request.
 const LATE_WAIT: Duration = Duration::from_secs(1);
+
+/// The time that the disk may take for what is under way of hosted repositories.
+const HAND_OVER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The wait after an accept that failed, so that it does not spin.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -33,6 +37,7 @@ pub(in crate::app) struct HandOver {
     pub(in crate::app) leaving: Leaving,
     pub(in crate::app) mirror: Mirror,
     pub(in crate::app) guard: Guard,
+    pub(in crate::app) hosted: Option<Hosted>,
     /// True from the word on after which the other process has nobody else to wait for.
     pub(in crate::app) is_under_way: AtomicBool,
 }
@@ -162,6 +167,13 @@ impl HandOver {
             tracing::debug!(%error, "when tokens were last used could not be written down");
         }
         self.guard.audit().leave_rotating_to_others();
+        if let Some(hosted) = self.hosted.clone() {
+            let handing = tokio::task::spawn_blocking(move || hosted.hand_over());
+            let handed = tokio::time::timeout(HAND_OVER_WAIT_MAX, handing).await;
+            if !matches!(handed, Ok(Ok(()))) {
+                return Err("the disk of hosted repositories does not answer".to_owned());
+            }
+        }
         self.mirror
             .hand_over()
             .await

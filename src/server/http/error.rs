@@ -20,6 +20,10 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
+mod hosted;
+
+use hosted::UploadPlace;
+
 /// The `Retry-After` of a 429 when upstream did not say: long enough that a fleet does not knock on
 /// a limit that is counted in minutes, short enough for a rate counted in seconds.
 const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
@@ -34,6 +38,7 @@ pub(crate) struct ApiError {
     code: ErrorCode,
     message: Cow<'static, str>,
     extra: Extra,
+    detail: Option<Box<serde_json::Value>>,
     found: Found,
     limit: Option<Limit>,
     /// The side that failed or refused; of an upstream, with the reason in harmless words if there are any.
@@ -71,6 +76,8 @@ enum Extra {
     Total(Option<u64>),
     /// Time since the upstream said it, for another node.
     Age(Duration),
+    /// Where an upload goes on, and how much of it has come.
+    Upload(Box<UploadPlace>),
 }
 
 impl ApiError {
@@ -94,6 +101,7 @@ impl ApiError {
             code,
             message: message.into(),
             extra: Extra::Nothing,
+            detail: None,
             found: Found::Unsought,
             limit: None,
             whose: Whose::Ours,
@@ -276,7 +284,8 @@ impl ApiError {
             | Extra::AllowReading
             | Extra::Challenge(_)
             | Extra::Total(_)
-            | Extra::Age(_) => return self,
+            | Extra::Age(_)
+            | Extra::Upload(_) => return self,
         };
         if is_meant && has_values {
             return self;
@@ -336,7 +345,8 @@ impl ApiError {
             }
         }
         headers.insert(reply::CACHE_STATUS, self.found.cache_status());
-        let body = error::envelope(self.code, &self.message, None);
+        self.extra.say_upload(&mut headers);
+        let body = error::envelope(self.code, &self.message, self.detail.map(|it| *it));
         Reply {
             status: self.status,
             headers,
@@ -376,7 +386,7 @@ impl Found {
 impl Extra {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Nothing | Self::Relayed(_) | Self::Total(None) => None,
+            Self::Nothing | Self::Relayed(_) | Self::Total(None) | Self::Upload(_) => None,
             Self::RetryAfter(wait) => {
                 // Whole seconds, rounded up: earlier would be too early.
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -139,6 +139,7 @@ fn route(kind: Kind) -> Option<&'static str> {
         Kind::Blob => Some("/v2/{name}/blobs/{digest}"),
         Kind::Tags => Some("/v2/{name}/tags/list"),
         Kind::Referrers => Some("/v2/{name}/referrers/{digest}"),
+        Kind::Upload => Some("/v2/{name}/blobs/uploads/"),
         Kind::Other => None,
     }
 }

@@ -68,6 +68,13 @@ impl Arrival {
 }
 
 impl Caller<'_> {
+    /// True if the request comes from this machine, and through no proxy that would have said so of others, too.
+    pub(crate) fn is_this_machine(&self, head: &request::Parts) -> bool {
+        let is_passed_on = ["x-forwarded-for", "forwarded", "x-real-ip"];
+        let is_passed_on = is_passed_on.iter().any(|it| head.headers.contains_key(*it));
+        self.source().is_loopback() && !is_passed_on
+    }
+
     /// The client's address.
     pub(crate) fn source(&self) -> IpAddr {
         self.client.ip()

@@ -386,8 +386,25 @@ impl Visitor<'_> {
         exchange: &mut Exchange,
     ) -> Result<(), ApiError> {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
+        let of = (source.upstream.as_str(), tag);
+        self.may_with(action, &resource, of, request, path, exchange)
+    }
+
+    /// Lets a request have something of a resource, which is counted for `label`.
+    ///
+    /// # Errors
+    /// The rules deny it.
+    pub(crate) fn may_with(
+        &self,
+        action: Action,
+        resource: &Resource<'_>,
+        (label, tag): (&str, Option<&str>),
+        request: &Request<'_>,
+        path: &str,
+        exchange: &mut Exchange,
+    ) -> Result<(), ApiError> {
         let guard = &self.door.guard;
-        let verdict = guard.judge(&self.who, action, &resource, &self.at(tag));
+        let verdict = guard.judge(&self.who, action, resource, &self.at(tag));
         let Verdict::Denied {
             statement,
             is_enforced,
@@ -396,7 +413,7 @@ impl Visitor<'_> {
             return self.has_scope(action, path, request.head);
         };
         exchange.denied(
-            source.upstream.as_str(),
+            label,
             &Denial {
                 action: action.name(),
                 resource: resource.as_str(),
@@ -412,7 +429,7 @@ impl Visitor<'_> {
             );
             return Ok(());
         }
-        Err(self.refuse(action, &resource, &reason, request.head, path))
+        Err(self.refuse(action, resource, &reason, request.head, path))
     }
 
     /// A token is for what its bearer has asked for, and he can ask for another.
@@ -469,9 +486,14 @@ impl Visitor<'_> {
     /// True if a repository may be shown in a list.
     pub(crate) fn sees(&self, source: &Source) -> bool {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
+        self.sees_resource(&resource)
+    }
+
+    /// True if a resource may be pulled.
+    pub(crate) fn sees_resource(&self, resource: &Resource<'_>) -> bool {
         self.door
             .guard
-            .shows(&self.who, Action::Pull, &resource, &self.at(None))
+            .shows(&self.who, Action::Pull, resource, &self.at(None))
     }
 
     /// The error of a name that leads nowhere, with those upstreams alone that the client may use.

@@ -4,6 +4,7 @@ use super::arrival::{Arrival, Caller};
 use super::blob::{Delivery, Selected};
 use super::door::{Door, Visitor};
 use super::elsewhere;
+use super::hosted::{self, Answered, HostedRequest, Target};
 use super::named::Named;
 use super::owner::Owner;
 use super::reply::{CACHE_STATUS, EntityTag, Reply};
@@ -11,9 +12,10 @@ use super::restraint::Restraint;
 use super::token;
 use crate::access;
 use crate::audit::Denial;
+use crate::hosted::Hosted;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Refusal, Source};
 use crate::oci::route::{Action, Route};
-use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
+use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
@@ -47,6 +49,7 @@ pub(crate) struct Handler {
     visits: Visits,
     restraint: Restraint,
     tracer: Tracer,
+    hosted: Option<Hosted>,
 }
 
 impl Handler {
@@ -66,7 +69,13 @@ impl Handler {
             visits,
             restraint: Restraint::new(),
             tracer: process.tracer.clone(),
+            hosted: process.hosted.clone(),
         }
+    }
+
+    /// Hosted repositories, if there are any.
+    pub(super) fn hosted(&self) -> Option<&Hosted> {
+        self.hosted.as_ref()
     }
 
     /// The mirror.
@@ -142,7 +151,7 @@ impl Handler {
             let text = HeaderValue::from_static("text/plain; charset=utf-8");
             return Ok(Some(Reply::own(text, Bytes::from_static(GREETING))));
         }
-        if action == Action::Write && is_of_the_api(path) {
+        if action == Action::Write && is_of_the_api(path) && self.hosted.is_none() {
             return Err(refuse_push(head, door));
         }
         Ok(None)
@@ -168,7 +177,14 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         caller.arrival.door.admit_to_token(head, exchange)?;
-        let answer = token::answer(caller, head, body, exchange, &self.mirror);
+        let answer = token::answer(
+            caller,
+            head,
+            body,
+            exchange,
+            &self.mirror,
+            self.hosted.as_ref(),
+        );
         Box::pin(answer).await
     }
 
@@ -199,16 +215,37 @@ impl Handler {
             request,
             owner,
             visitor,
+            target,
         } = self.enter(head, caller, transport, exchange).await?;
-        // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
-        if let Route::Upload { .. } = request.route {
-            return Err(refuse_push(head, door));
+        if let (Some(hosted), Some((repository, fall))) = (&self.hosted, target.parts()) {
+            let visitor = visitor.as_ref();
+            let request = &request;
+            let asked = HostedRequest {
+                handler: self,
+                hosted,
+                request,
+                repository,
+                visitor,
+                caller,
+            };
+            let answered = asked.answer(body, fall, exchange);
+            if let Answered::Reply(reply) = Box::pin(answered).await? {
+                return Ok(reply);
+            }
+        } else if hosted::is_push(&request) {
+            // It is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
+            return Err(match &self.hosted {
+                Some(hosted) if request.stands_in_for.is_none() => {
+                    hosted::refuse_mirrored(&request, hosted)
+                }
+                Some(_) | None => refuse_push(head, door),
+            });
         }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
         let behalf = behalf
             .with_credential(owner.credential().cloned())
             .with_trace(exchange.span.as_ref().map(|span| span.trace()));
-        let answer = behalf.scope(self.route(request, &owner, visitor, exchange));
+        let answer = behalf.scope(self.route(request, &owner, visitor, caller, exchange));
         // A client that has sent our own credentials would send them where an upstream's challenge says.
         answer
             .await
@@ -229,9 +266,14 @@ impl Handler {
             request.stands_in_for = request.host.and_then(|host| door.stand_in().upstream(host));
             request
         });
-        let owner = match &request {
-            Ok(request) => Owner::of(request, &self.mirror, door),
-            Err(_) => Ok(Owner::Us),
+        let target = match (&request, &self.hosted) {
+            (Ok(request), Some(hosted)) => Target::of(request, hosted, &self.mirror),
+            (Ok(_) | Err(_), _) => Ok(Target::Mirrored),
+        };
+        let owner = match (&request, &target) {
+            (Ok(request), Ok(Target::Mirrored)) => Owner::of(request, &self.mirror, door),
+            // What is hosted here is nobody else's.
+            (Ok(_) | Err(_), _) => Ok(Owner::Us),
         };
         let is_ours = owner.as_ref().map_or(true, Owner::is_us);
         // Whoever may not come in hears nothing of what is wrong with the request.
@@ -240,6 +282,7 @@ impl Handler {
             request: request?,
             owner: owner?,
             visitor,
+            target: target?,
         })
     }
 
@@ -248,11 +291,14 @@ impl Handler {
         request: Request<'_>,
         owner: &Owner,
         visitor: Option<Visitor<'_>>,
+        caller: &Caller<'_>,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         let Some(named) = Named::by(&request.route) else {
             return match &request.route {
-                Route::Catalog(page) => Box::pin(self.catalog(page, &request, visitor)).await,
+                Route::Catalog(page) => {
+                    Box::pin(self.catalog(page, &request, visitor, caller)).await
+                }
                 Route::Ping => self.greet(&request, owner, visitor).await,
                 // They name no content that can be given.
                 Route::Upload { .. }
@@ -448,6 +494,17 @@ impl Handler {
         let ranges = request.conditions.ranges();
         let first = ranges.and_then(ByteRanges::first);
         let answer = self.mirror.blob(source, digest, first).await?;
+        self.give_blob(request, tag, answer, exchange).await
+    }
+
+    /// Gives the part of a blob that a request selects.
+    pub(super) async fn give_blob(
+        &self,
+        request: &Request<'_>,
+        tag: EntityTag,
+        answer: BlobAnswer,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
         let head = BlobHead {
             total: answer.total,
             outcome: answer.outcome,
@@ -483,29 +540,6 @@ impl Handler {
         content.prime().await?;
         Ok(selected.describe(tag, head, content))
     }
-
-    /// The cached repositories that the client may pull.
-    async fn catalog(
-        &self,
-        page: &Page,
-        request: &Request<'_>,
-        visitor: Option<Visitor<'_>>,
-    ) -> Result<Reply, ApiError> {
-        let is_known = visitor.as_ref().is_some_and(|it| !it.who.is_anonymous());
-        let is_shown = self.mirror.may_be_listed(is_known);
-        let sees = |source: &Source| {
-            let allows = visitor.as_ref().is_none_or(|it| it.sees(source));
-            allows && is_shown(source)
-        };
-        let (repositories, next) = self.mirror.lists().catalog(page, &sees).await;
-        // As distribution answers (docs/spec/api.md, "Listing Repositories").
-        let body = serde_json::json!({ "repositories": repositories }).to_string();
-        let mut reply = Reply::own(JSON, Bytes::from(body));
-        if let Some(next) = next {
-            reply.link(next, request.path, request.ns());
-        }
-        Ok(reply)
-    }
 }
 
 /// The error of a push, with the reason why it came here.
@@ -523,6 +557,7 @@ struct Entered<'h> {
     /// The owner of its credentials.
     owner: Owner,
     visitor: Option<Visitor<'h>>,
+    target: Target,
 }
 
 /// The answer where the visibility of an upstream hides something. The audit log says so where the upstream has said no.

@@ -144,7 +144,7 @@ impl Reply {
     pub(crate) fn add_cache_status(&mut self, kind: Kind) {
         let pull = match kind {
             Kind::Manifest | Kind::Blob | Kind::Tags | Kind::Referrers => true,
-            Kind::Other => false,
+            Kind::Upload | Kind::Other => false,
         };
         if !pull {
             self.headers.remove(CACHE_STATUS);
@@ -201,6 +201,18 @@ impl Reply {
             if let Ok(value) = HeaderValue::from_str(warning) {
                 self.headers.append(header::WARNING, value);
             }
+        }
+    }
+
+    /// Says which digest something has.
+    pub(super) fn says_digest(&mut self, tag: &EntityTag) {
+        self.set(DOCKER_CONTENT_DIGEST, tag.digest().to_owned());
+    }
+
+    /// Adds a value of a header that may have several.
+    pub(super) fn add(&mut self, name: HeaderName, text: String) {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            self.headers.append(name, value);
         }
     }
 

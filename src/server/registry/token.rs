@@ -6,6 +6,7 @@ use super::reply::Reply;
 use crate::access::credentials::Credentials;
 use crate::access::{Grant, Granted, Resource, Scope, Secret, Wanted, result_of};
 use crate::audit::Login;
+use crate::hosted::{Hosted, Place};
 use crate::mirror::Mirror;
 use crate::oci::{Directory, UpstreamName};
 use crate::server::http::JSON;
@@ -48,6 +49,7 @@ pub(crate) async fn answer(
     body: Incoming,
     exchange: &mut Exchange,
     mirror: &Mirror,
+    hosted: Option<&Hosted>,
 ) -> Result<Reply, ApiError> {
     let door = &caller.arrival.door;
     let asked = match head.method {
@@ -71,7 +73,11 @@ pub(crate) async fn answer(
     };
     let host = crate::server::http::host::of(head);
     let own = host.and_then(|host| door.stand_in().upstream(host));
-    let resources = |name: &str| resources(&mirror.directory(), own.as_ref(), host, name);
+    let resources = |name: &str| {
+        let mut all = resources(&mirror.directory(), own.as_ref(), host, name);
+        all.extend(hosted.and_then(|hosted| hosted_resource(hosted, host, name)));
+        all
+    };
     let granted = Box::pin(door.guard().issue(wanted, resources)).await;
     if let Ok(granted) = &granted {
         exchange
@@ -117,6 +123,16 @@ fn resources(
     sources
         .map(|it| Resource::mirror(it.upstream.as_str(), it.repository.as_str()))
         .collect()
+}
+
+/// The hosted repository that a client may mean by this name.
+fn hosted_resource(hosted: &Hosted, host: Option<&str>, name: &str) -> Option<Resource<'static>> {
+    match hosted.names().place(host, None, name, false) {
+        Ok(Place::Hosted(repository) | Place::Bare(repository)) => {
+            Some(Resource::repository(repository.as_str()))
+        }
+        Ok(Place::Mirrored) | Err(_) => None,
+    }
 }
 
 impl Asked {

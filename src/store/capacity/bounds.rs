@@ -84,6 +84,8 @@ impl Eq for Meter {}
 pub(in crate::store) struct Bounds {
     dir: PathBuf,
     meter: Meter,
+    /// Nothing is ever evicted, or set aside as damaged.
+    pub(in crate::store) permanent: bool,
     /// `max_size`, in bytes.
     max: AtomicU64,
     min_free: Mutex<Amount>,
@@ -128,6 +130,7 @@ impl Bounds {
         Self {
             dir: config.dir.clone(),
             meter: config.meter.clone(),
+            permanent: config.permanent,
             max: AtomicU64::new(max),
             min_free: Mutex::new(config.min_free),
             unwritten: AtomicU64::new(0),

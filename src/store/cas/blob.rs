@@ -86,6 +86,11 @@ impl Blob {
         (read.len() == length).then(|| read.into())
     }
 
+    /// The open file.
+    pub(in crate::store) fn file(&self) -> &DiskFile {
+        &self.file
+    }
+
     /// All of its `size` bytes. Blocks: not for async code.
     pub(in crate::store) fn bytes(&self, size: usize) -> io::Result<Vec<u8>> {
         let mut whole = Vec::with_capacity(size);

@@ -7,6 +7,7 @@
 //! damaged/<alg>-<hex>         could not be read: kept, some of them, so that bad sectors are not used again
 //! index.redb                  what can be rebuilt or asked again
 //! journal.0, journal.1        which blobs the index has not caught up with
+//! uploads/<id>.part, .json    content whose digest is not known yet, and what it is
 //! scrub.json                  how far the scrub has come
 //! LOCK                        held by the one process that writes here; has its number
 //! VERSION                     of this layout
@@ -27,6 +28,7 @@ mod lock;
 mod part;
 mod regular;
 pub(in crate::store) mod relocate;
+mod upload;
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -47,6 +49,8 @@ use part::PartFiles;
 pub use regular::Space;
 use regular::open_regular;
 pub(in crate::store) use regular::{means_damage, space};
+pub use upload::LeftUpload;
+use upload::UploadFiles;
 
 use crate::oci::Digest;
 use crate::store::StoreError;
@@ -188,6 +192,11 @@ impl Layout {
     /// The partial files of fills.
     pub(in crate::store) fn parts(&self) -> PartFiles<'_> {
         PartFiles(&self.directory)
+    }
+
+    /// The files of uploads.
+    pub(in crate::store) fn uploads(&self) -> UploadFiles<'_> {
+        UploadFiles(&self.directory)
     }
 
     /// The index's file.

@@ -62,6 +62,10 @@ impl Quarantine {
             if replaced {
                 return;
             }
+            if contents.bounds.permanent {
+                tracing::error!(%digest, why, "a hosted blob is damaged, and nobody can be asked for it again; its file stays. Check the disk, and push the image again or restore a backup");
+                return;
+            }
             // Not in the condition: its lock would be held for the whole block.
             let forgotten = contents.ledger().stored_mut().forget(&digest);
             let Some(size) = forgotten else {
@@ -100,6 +104,9 @@ impl Quarantine {
 
     /// Moves a blob's file out of the way, or deletes it. The ledger does not know it any more.
     pub(in crate::store) fn set_aside(&self, digest: &Digest) {
+        if self.contents.bounds.permanent {
+            return;
+        }
         match self.contents.layout().blobs().set_aside(digest) {
             Ok(bytes) => self.keep_aside(*digest, bytes),
             Err(error) => {

@@ -8,6 +8,7 @@ pub enum Kind {
     Blob,
     Tags,
     Referrers,
+    Upload,
     Other,
 }
 
@@ -53,11 +54,12 @@ pub enum EvictReason {
 
 impl Kind {
     /// Every kind, in the order of the labels' documentation.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Manifest,
         Self::Blob,
         Self::Tags,
         Self::Referrers,
+        Self::Upload,
         Self::Other,
     ];
 
@@ -69,6 +71,7 @@ impl Kind {
             Self::Blob => "blob",
             Self::Tags => "tags",
             Self::Referrers => "referrers",
+            Self::Upload => "upload",
             Self::Other => "other",
         }
     }
@@ -152,12 +155,13 @@ impl<T> ByKind<T> {
         Self(Kind::ALL.map(value))
     }
     pub(super) fn of(&self, kind: Kind) -> &T {
-        let [manifest, blob, tags, referrers, other] = &self.0;
+        let [manifest, blob, tags, referrers, upload, other] = &self.0;
         match kind {
             Kind::Manifest => manifest,
             Kind::Blob => blob,
             Kind::Tags => tags,
             Kind::Referrers => referrers,
+            Kind::Upload => upload,
             Kind::Other => other,
         }
     }

@@ -13,9 +13,15 @@ const KEYS: &str = include_str!("../../../docs/reference/configuration-keys.md")
 fn the_table_of_keys_has_every_key() {
     for key in Config::known_keys() {
         let nested = key.matches('.').count() > 2
-            || ["tags.rule.", "cache.pin."]
-                .iter()
-                .any(|it| key.starts_with(it));
+            || [
+                "tags.rule.",
+                "cache.pin.",
+                "hosted.namespace.",
+                "hosted.immutable.",
+                "hosted.overlay.",
+            ]
+            .iter()
+            .any(|it| key.starts_with(it));
         let key = key.replace("upstream.*.", "upstream.\"NAME\".");
         assert!(nested || KEYS.contains(&format!("`{key}`")), "{key}");
     }

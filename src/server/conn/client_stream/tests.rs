@@ -34,6 +34,7 @@ async fn source() -> Source {
         meter: store::Meter::default(),
         injection: store::Injection::default(),
         scrub: None,
+        permanent: false,
         max_age: None,
         shares: Vec::new(),
     };

@@ -1,0 +1,61 @@
+//! The store of hosted repositories, and what is made of it.
+
+use std::sync::Arc;
+
+use super::StartError;
+use crate::catalogue::Catalogue;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::hosted::Hosted;
+use crate::store::{self, Amount, Claim, Keeping, Store};
+use crate::telemetry::Metrics;
+
+/// The directory of hosted content in the state directory.
+const DIRECTORY: &str = "hosted";
+
+/// The part of the file system that is left free, in percent: the catalogue beside it has to be written, too.
+const MIN_FREE_PERCENT: u8 = 1;
+
+/// Opens what is hosted, if anything is. `takes_over`: from a process that still reads it.
+pub(super) async fn open(
+    config: &Config,
+    catalogue: &Catalogue,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    takes_over: bool,
+) -> Result<Option<Hosted>, StartError> {
+    let Some(hosted) = config.hosted.as_deref().filter(|it| it.enabled) else {
+        return Ok(None);
+    };
+    let store = store::Config {
+        min_free: Amount::Percent(MIN_FREE_PERCENT),
+        permanent: true,
+        injection: config.cache.injection.clone(),
+        ..store::Config::of(config.state.dir.join(DIRECTORY), hosted.max_size)
+    };
+    let time = Arc::clone(clock);
+    let opening = tokio::task::spawn_blocking(move || {
+        let claim = Claim::take(&store)?;
+        let claim = if takes_over {
+            claim.beside_readers()
+        } else {
+            claim
+        };
+        // Its own counts: those of the cache are of the cache alone.
+        let metrics = Metrics::new(std::iter::empty());
+        Store::open_claimed(claim, &store, Keeping::Everything, time, metrics)
+    });
+    let opened = match opening.await {
+        Ok(opened) => opened?,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    let hosted = Hosted::new(
+        hosted.clone(),
+        catalogue.clone(),
+        opened,
+        Arc::clone(clock),
+        metrics.clone(),
+    );
+    hosted.open().await;
+    Ok(Some(hosted))
+}

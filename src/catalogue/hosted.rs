@@ -1,0 +1,389 @@
+//! Hosted repositories: what was pushed here. One transaction for each act: the change itself, the history of tags, the
+//! bytes that a namespace uses, the queue of the garbage collector, and one row for those who follow events.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `tables` | the tables, and the triggers that count what a namespace uses |
+//! | `acts` | namespaces, links and leases |
+//! | `manifests` | manifests, their tags, and what they refer to |
+//! | `deletes` | deletes, and tags that are restored |
+//! | `collect` | the garbage collector's reviews |
+//! | `rows` | keys and values, as they stand in the tables |
+//! | `queries` | what is read |
+
+mod acts;
+mod collect;
+mod deletes;
+mod manifests;
+mod queries;
+mod rows;
+pub(super) mod tables;
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
+
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Repository, Tag};
+
+/// Digests that a manifest may name: an index of all platforms has hundreds. Each is looked up while others wait to be
+/// written.
+pub const REFERENCES_MAX: usize = 10_000;
+
+/// Tags that one request may set (dist-spec: at least ten).
+pub const TAGS_MAX: usize = 100;
+
+/// Bytes of annotations that are kept beside a manifest for lists of referrers.
+pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+
+/// Repositories with pushes under way that a review is told of.
+pub const ACTIVE_MAX: usize = 20_000;
+
+/// Who may pull from a namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Visibility {
+    /// Whoever may pull from this server.
+    Public,
+    /// Those who have said who they are, and may.
+    #[default]
+    Private,
+}
+
+/// A namespace, as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceWanted {
+    /// Its name: the first component of its repositories' names.
+    pub name: String,
+    /// Who may pull from it.
+    pub visibility: Visibility,
+    /// Bytes that it may use; `None`: as many as there are.
+    pub quota: Option<u64>,
+    /// Manifests may name what is not there.
+    pub sparse: bool,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// As it was wanted.
+    pub wanted: NamespaceWanted,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Bytes of the content in it, each digest once.
+    pub bytes: u64,
+}
+
+/// A manifest that is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestPut {
+    /// The repository; made if its namespace is there.
+    pub repository: Repository,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// It.
+    pub bytes: Bytes,
+    /// The type of artifact that it is, for lists of referrers.
+    pub artifact_type: Option<String>,
+    /// The manifest that it refers to, which need not be there.
+    pub subject: Option<Digest>,
+    /// Its annotations, as JSON.
+    pub annotations: Option<String>,
+    /// Blobs that the repository must have, unless its namespace is sparse.
+    pub blobs: Vec<Digest>,
+    /// Blobs that it may have: layers that are fetched from elsewhere.
+    pub foreign: Vec<Digest>,
+    /// Manifests that it must have, likewise.
+    pub manifests: Vec<Digest>,
+    /// Tags that name it from now on.
+    pub tags: Vec<TagPut>,
+    /// The condition on the first of these tags.
+    pub condition: Option<Condition>,
+}
+
+/// A tag that is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagPut {
+    /// It.
+    pub tag: Tag,
+    /// Once it names something it names nothing else.
+    pub immutable: bool,
+}
+
+/// A condition on what a tag names before (RFC 9110 section 13.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// One of these; anything, if there are none.
+    Is(Vec<Digest>),
+    /// None of these; nothing, if there are none.
+    IsNot(Vec<Digest>),
+}
+
+/// An act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostedAct {
+    /// What is done.
+    pub act: Act,
+    /// When.
+    pub at: Timestamp,
+    /// Who does it, for those who follow events.
+    pub by: String,
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// A namespace is made, or changed. `only_new`: one that is there is left as it is.
+    PutNamespace {
+        /// It.
+        wanted: NamespaceWanted,
+        /// One that is there is left as it is.
+        only_new: bool,
+    },
+    /// A namespace without repositories is removed.
+    DropNamespace(String),
+    /// A repository has a blob from now on, whose file is durable.
+    Link {
+        /// The repository; made if its namespace is there.
+        repository: Repository,
+        /// The blob.
+        digest: Digest,
+        /// Its size, if its file is there for certain. `None`: it must be known already.
+        size: Option<u64>,
+        /// It stays so long without a manifest.
+        until: Timestamp,
+    },
+    /// A client was told that a blob is there: it stays.
+    Lease {
+        /// The repository.
+        repository: Repository,
+        /// The blob.
+        digest: Digest,
+        /// So long.
+        until: Timestamp,
+    },
+    /// A manifest is put.
+    PutManifest(Box<ManifestPut>),
+    /// A tag is deleted, and what it names stays.
+    DeleteTag {
+        /// The repository.
+        repository: Repository,
+        /// The tag.
+        tag: Tag,
+    },
+    /// A manifest is deleted, and its tags.
+    DeleteManifest {
+        /// The repository.
+        repository: Repository,
+        /// The manifest.
+        digest: Digest,
+        /// Until then it can be restored.
+        until: Timestamp,
+        /// Its tags, as far as they are known, none of which must stay.
+        tags: Vec<String>,
+    },
+    /// A blob is deleted from a repository.
+    DeleteBlob {
+        /// The repository.
+        repository: Repository,
+        /// The blob.
+        digest: Digest,
+        /// Until then it can be restored.
+        until: Timestamp,
+    },
+    /// A tag names again what it named before, which may have been deleted since.
+    RestoreTag {
+        /// The repository.
+        repository: Repository,
+        /// The tag.
+        tag: Tag,
+        /// What it is to name; `None`: what it named last.
+        digest: Option<Digest>,
+    },
+    /// Some of what is due is looked at.
+    Review {
+        /// Time between two looks at what nothing refers to.
+        grace_ms: u64,
+        /// Time for which a blob stays that no manifest names any more.
+        lease_ms: u64,
+        /// Repositories that somebody pushes to.
+        active: HashSet<String>,
+    },
+    /// A blob that nothing refers to is forgotten. Its file goes after that.
+    DropBlob(Digest),
+    /// The file of a blob that was forgotten is gone.
+    Dropped(Digest),
+}
+
+/// The outcome of an act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing was to be done: all is as wanted.
+    Unchanged,
+    /// It was done.
+    Changed,
+    /// A review.
+    Reviewed(Reviewed),
+}
+
+/// The outcome of a review.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reviewed {
+    /// Entries that were due.
+    pub due: usize,
+    /// Blobs that can be forgotten.
+    pub ready: Vec<Digest>,
+    /// Repositories from which something has gone.
+    pub changed: Vec<Repository>,
+}
+
+/// The reason why an act was not done. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no such namespace.
+    #[error("there is no namespace {0:?}")]
+    NoNamespace(String),
+    /// There is no such repository.
+    #[error("there is no such repository")]
+    NoRepository,
+    /// The repository has no such manifest.
+    #[error("the repository has no such manifest")]
+    NoManifest,
+    /// The repository has no such blob.
+    #[error("the repository has no such blob")]
+    NoBlob,
+    /// The repository has no such tag.
+    #[error("the repository has no such tag")]
+    NoTag,
+    /// A manifest names what the repository does not have.
+    #[error("the repository does not have what the manifest names")]
+    Missing(Vec<Digest>),
+    /// A tag may not name anything else, or not go.
+    #[error("the tag {tag} is immutable and names {digest}")]
+    Immutable {
+        /// It.
+        tag: String,
+        /// What it names.
+        digest: Digest,
+    },
+    /// The condition of the request does not hold.
+    #[error("the tag names {}", .0.map_or("nothing".to_owned(), |digest| digest.to_string()))]
+    Condition(Option<Digest>),
+    /// The manifest has these tags, too.
+    #[error("the manifest has tags that were not known of")]
+    HasTags(Vec<String>),
+    /// Something that is there needs it.
+    #[error("{0} needs it")]
+    InUse(String),
+    /// The namespace would use more than it may.
+    #[error("namespace {namespace} uses {used} of {quota} bytes, and this needs {wanted} more")]
+    OverQuota {
+        /// Its name.
+        namespace: String,
+        /// Bytes that it uses.
+        used: u64,
+        /// Bytes that it may use.
+        quota: u64,
+        /// Bytes of what was to come.
+        wanted: u64,
+    },
+}
+
+impl HostedAct {
+    /// Bytes that it takes in memory.
+    pub(super) fn weight(&self) -> usize {
+        match &self.act {
+            Act::PutManifest(put) => {
+                let digests = put.blobs.len() + put.manifests.len() + put.foreign.len();
+                let texts = put.annotations.as_ref().map_or(0, String::len);
+                put.bytes.len() + digests * size_of::<Digest>() + texts + put.tags.len() * 200
+            }
+            Act::Review { active, .. } => active.len() * 100,
+            Act::PutNamespace { .. }
+            | Act::DropNamespace(_)
+            | Act::Link { .. }
+            | Act::Lease { .. }
+            | Act::DeleteTag { .. }
+            | Act::DeleteManifest { .. }
+            | Act::DeleteBlob { .. }
+            | Act::RestoreTag { .. }
+            | Act::DropBlob(_)
+            | Act::Dropped(_) => 600,
+        }
+    }
+
+    /// True if it is no more than may be written at once.
+    pub(super) fn is_bounded(&self) -> bool {
+        match &self.act {
+            Act::PutManifest(put) => {
+                put.blobs.len() + put.manifests.len() + put.foreign.len() <= REFERENCES_MAX
+                    && put.tags.len() <= TAGS_MAX
+                    && put.annotations.as_ref().map_or(0, String::len) <= ANNOTATIONS_BYTES_MAX
+            }
+            Act::Review { active, .. } => active.len() <= ACTIVE_MAX,
+            Act::PutNamespace { .. }
+            | Act::DropNamespace(_)
+            | Act::Link { .. }
+            | Act::Lease { .. }
+            | Act::DeleteTag { .. }
+            | Act::DeleteManifest { .. }
+            | Act::DeleteBlob { .. }
+            | Act::RestoreTag { .. }
+            | Act::DropBlob(_)
+            | Act::Dropped(_) => true,
+        }
+    }
+
+    /// Does it, as a part of a transaction. What was refused is to be undone.
+    pub(super) fn apply(&self, to: &Connection) -> rusqlite::Result<Result<Done, Refused>> {
+        let Self { act, at, by } = self;
+        let log = rows::Log { at: *at, by };
+        match act {
+            Act::PutNamespace { wanted, only_new } => {
+                acts::put_namespace(to, wanted, *only_new, &log)
+            }
+            Act::DropNamespace(name) => acts::drop_namespace(to, name, &log),
+            Act::Link {
+                repository,
+                digest,
+                size,
+                until,
+            } => acts::link(to, repository, digest, *size, *until, &log),
+            Act::Lease {
+                repository,
+                digest,
+                until,
+            } => acts::lease(to, repository, digest, *until),
+            Act::PutManifest(put) => manifests::put(to, put, &log),
+            Act::DeleteTag { repository, tag } => deletes::tag(to, repository, tag, &log),
+            Act::DeleteManifest {
+                repository,
+                digest,
+                until,
+                tags,
+            } => deletes::manifest(to, repository, digest, *until, tags, &log),
+            Act::DeleteBlob {
+                repository,
+                digest,
+                until,
+            } => deletes::blob(to, repository, digest, *until, &log),
+            Act::RestoreTag {
+                repository,
+                tag,
+                digest,
+            } => deletes::restore(to, repository, tag, *digest, &log),
+            Act::Review {
+                grace_ms,
+                lease_ms,
+                active,
+            } => collect::review(to, *at, (*grace_ms, *lease_ms), active)
+                .map(|done| Ok(Done::Reviewed(done))),
+            Act::DropBlob(digest) => collect::drop_blob(to, digest),
+            Act::Dropped(digest) => collect::dropped(to, digest),
+        }
+    }
+}

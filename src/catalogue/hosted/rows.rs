@@ -1,0 +1,163 @@
+//! Keys and values, as they stand in the tables.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Refused;
+use crate::clock::Timestamp;
+use crate::oci::{Algorithm, Digest, Repository};
+
+/// When something was done, and by whom.
+pub(super) struct Log<'a> {
+    pub(super) at: Timestamp,
+    pub(super) by: &'a str,
+}
+
+/// A change, as those who follow are told of it.
+pub(super) struct Event<'a> {
+    pub(super) kind: &'static str,
+    pub(super) repository: &'a str,
+    pub(super) tag: Option<&'a str>,
+    pub(super) digest: Option<&'a Digest>,
+}
+
+impl Log<'_> {
+    pub(super) fn ms(&self) -> i64 {
+        ms(self.at)
+    }
+
+    /// Writes the one row of a change.
+    pub(super) fn tell(&self, to: &Connection, event: &Event<'_>) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO hosted_changes (at_ms, kind, repository, tag, digest, by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let digest = event.digest.map(key);
+        to.prepare_cached(sql)?.execute(params![
+            self.ms(),
+            event.kind,
+            event.repository,
+            event.tag,
+            digest,
+            self.by
+        ])?;
+        Ok(())
+    }
+}
+
+/// A digest, as a key.
+pub(super) fn key(digest: &Digest) -> Vec<u8> {
+    let algorithm = match digest.algorithm() {
+        Algorithm::Sha256 => 1,
+        Algorithm::Sha512 => 2,
+    };
+    let mut key = Vec::with_capacity(1 + digest.bytes().len());
+    key.push(algorithm);
+    key.extend_from_slice(digest.bytes());
+    key
+}
+
+/// The digest of a key.
+pub(super) fn digest(key: &[u8]) -> rusqlite::Result<Digest> {
+    let (algorithm, bytes) = key.split_first().unwrap_or((&0, &[]));
+    let algorithm = match algorithm {
+        1 => Some(Algorithm::Sha256),
+        2 => Some(Algorithm::Sha512),
+        _ => None,
+    };
+    let digest = algorithm.and_then(|it| Digest::from_bytes(it, bytes));
+    digest.ok_or_else(|| {
+        let why = "a digest of the catalogue makes no sense".into();
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, why)
+    })
+}
+
+pub(super) fn ms(at: Timestamp) -> i64 {
+    whole(at.0)
+}
+
+/// A number as SQLite has them: what is beyond is as far as it goes.
+pub(super) fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// The number of a repository, if it is there.
+pub(super) fn repository(from: &Connection, path: &str) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT id FROM hosted_repositories WHERE path = ?1";
+    let mut query = from.prepare_cached(sql)?;
+    query.query_row([path], |row| row.get(0)).optional()
+}
+
+/// The number of a repository, which is made if its namespace is there.
+pub(super) fn made(
+    to: &Connection,
+    path: &Repository,
+    log: &Log<'_>,
+) -> rusqlite::Result<Result<i64, Refused>> {
+    if let Some(id) = repository(to, path.as_str())? {
+        return Ok(Ok(id));
+    }
+    let namespace = path.as_str().split('/').next().unwrap_or_default();
+    let sql = "SELECT id FROM hosted_namespaces WHERE name = ?1";
+    let mut query = to.prepare_cached(sql)?;
+    let Some(id) = query
+        .query_row([namespace], |row| row.get::<_, i64>(0))
+        .optional()?
+    else {
+        return Ok(Err(Refused::NoNamespace(namespace.to_owned())));
+    };
+    let sql = "INSERT INTO hosted_repositories (namespace, path, created_ms) VALUES (?1, ?2, ?3)";
+    let row = params![id, path.as_str(), log.ms()];
+    to.prepare_cached(sql)?.execute(row)?;
+    let made = to.last_insert_rowid();
+    let event = Event {
+        kind: "repository.created",
+        repository: path.as_str(),
+        tag: None,
+        digest: None,
+    };
+    log.tell(to, &event)?;
+    Ok(Ok(made))
+}
+
+/// Has the garbage collector look at something.
+pub(super) fn review(
+    to: &Connection,
+    kind: i64,
+    place: i64,
+    digest: &[u8],
+    due_ms: i64,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO hosted_reviews VALUES (?1, ?2, ?3, ?4)";
+    to.prepare_cached(sql)?
+        .execute(params![kind, place, digest, due_ms])?;
+    Ok(())
+}
+
+/// Kinds of reviews.
+pub(super) const LINK: i64 = 1;
+pub(super) const MANIFEST: i64 = 2;
+pub(super) const BLOB: i64 = 3;
+
+/// The bytes that a namespace may still take, after something has come into one of its repositories.
+pub(super) fn within_quota(
+    from: &Connection,
+    repository: i64,
+    wanted: u64,
+) -> rusqlite::Result<Result<(), Refused>> {
+    let sql = "SELECT n.name, n.bytes, n.quota FROM hosted_namespaces n JOIN hosted_repositories r ON r.namespace = n.id WHERE r.id = ?1";
+    let row: (String, i64, Option<i64>) =
+        from.prepare_cached(sql)?.query_row([repository], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    let (namespace, bytes, quota) = row;
+    Ok(match quota {
+        Some(quota) if bytes > quota => Err(Refused::OverQuota {
+            namespace,
+            used: count(bytes).saturating_sub(wanted),
+            quota: count(quota),
+            wanted,
+        }),
+        Some(_) | None => Ok(()),
+    })
+}

@@ -1,0 +1,279 @@
+//! `ns` and `tag`: namespaces of hosted repositories, and tags that are restored.
+
+use clap::{Args, Subcommand, ValueEnum};
+use http::Method;
+
+use super::cache::screen::{Cell, Screen, Table, say, say_json};
+use super::target::{AdminFlags, Locator, TargetError};
+use crate::format::size;
+use crate::server::{HostedChange, NamespaceList};
+
+const NAMESPACES: &str = "/api/v1/namespaces";
+const RESTORE: &str = "/api/v1/tags/restore";
+
+/// Names and values.
+type Parameters = Vec<(&'static str, String)>;
+
+/// Namespaces of hosted repositories.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NsCommand {
+    /// Create a namespace
+    Create(Create),
+    /// List the namespaces, and what they take
+    Ls(List),
+    /// Change a namespace; what is not given stays
+    Set(Set),
+    /// Remove a namespace without repositories
+    Rm(Remove),
+}
+
+/// Tags of hosted repositories.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TagCommand {
+    /// Have a tag name what it named before, also where that was deleted
+    Restore(Restore),
+}
+
+/// Clients that may pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Seen {
+    /// Whoever may pull from the server
+    Public,
+    /// Those who have said who they are
+    Private,
+}
+
+/// `ns create`.
+#[derive(Clone, Debug, Args)]
+pub struct Create {
+    /// Its name: lower-case letters, digits, `_` and `-`
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    wishes: Wishes,
+    /// Create it although the default upstream may have repositories of that name, which clients would not get any more
+    #[arg(long)]
+    take_name: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `ns ls`.
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `ns set`.
+#[derive(Clone, Debug, Args)]
+pub struct Set {
+    /// The namespace
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    wishes: Wishes,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `ns rm`.
+#[derive(Clone, Debug, Args)]
+pub struct Remove {
+    /// The namespace
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `tag restore`.
+#[derive(Clone, Debug, Args)]
+pub struct Restore {
+    /// The tag: `team/app:v1`
+    #[arg(value_name = "REPOSITORY:TAG")]
+    tag: String,
+    /// The manifest that it is to name; without it, what it named last
+    #[arg(long, value_name = "DIGEST")]
+    digest: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Wishes {
+    /// Clients that may pull
+    #[arg(long, value_enum)]
+    visibility: Option<Seen>,
+    /// Bytes that it may take, such as 100GB; `none`: no bound
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<String>,
+    /// Take manifests that name content which the repository does not have
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    sparse: Option<bool>,
+}
+
+/// The server to ask, and the form of the answer.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    server: AdminFlags,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Wishes {
+    /// The parameters of the request.
+    ///
+    /// # Errors
+    /// The quota is no size.
+    fn parameters(&self) -> Result<Parameters, String> {
+        let mut parameters = Vec::new();
+        if let Some(seen) = self.visibility {
+            let seen = match seen {
+                Seen::Public => "public",
+                Seen::Private => "private",
+            };
+            parameters.push(("visibility", seen.to_owned()));
+        }
+        match self.quota.as_deref() {
+            None => {}
+            Some("none") => parameters.push(("quota", "none".to_owned())),
+            Some(text) => {
+                let bytes: Result<bytesize::ByteSize, _> = text.parse();
+                let bytes = bytes.map_err(|_| format!("{text:?} is no size like 100GB"))?;
+                parameters.push(("quota", bytes.as_u64().to_string()));
+            }
+        }
+        parameters.extend(self.sparse.map(|sparse| ("sparse", sparse.to_string())));
+        Ok(parameters)
+    }
+}
+
+impl NsCommand {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Create(it) => &it.common,
+            Self::Ls(it) => &it.common,
+            Self::Set(it) => &it.common,
+            Self::Rm(it) => &it.common,
+        }
+    }
+
+    /// The request: its method and parameters.
+    fn request(&self) -> Result<(Method, Parameters), String> {
+        let named = |name: &String, mut rest: Parameters| {
+            rest.insert(0, ("name", name.clone()));
+            rest
+        };
+        Ok(match self {
+            Self::Create(it) => {
+                let mut wishes = it.wishes.parameters()?;
+                if it.take_name {
+                    wishes.push(("take_name", "true".to_owned()));
+                }
+                (Method::POST, named(&it.name, wishes))
+            }
+            Self::Ls(_) => (Method::GET, Vec::new()),
+            Self::Set(it) => (Method::PUT, named(&it.name, it.wishes.parameters()?)),
+            Self::Rm(it) => (Method::DELETE, named(&it.name, Vec::new())),
+        })
+    }
+
+    /// The server to ask.
+    ///
+    /// # Errors
+    /// One line: a flag makes no sense, or the configuration does not say where the server is.
+    pub fn locate(&self) -> Result<Locator, String> {
+        self.request()?;
+        Locator::of(&self.common().server, None, None)
+    }
+}
+
+impl TagCommand {
+    fn restore(&self) -> &Restore {
+        let Self::Restore(it) = self;
+        it
+    }
+
+    /// The server to ask.
+    ///
+    /// # Errors
+    /// One line: a flag makes no sense, or the configuration does not say where the server is.
+    pub fn locate(&self) -> Result<Locator, String> {
+        self.parts()?;
+        Locator::of(&self.restore().common.server, None, None)
+    }
+
+    fn parts(&self) -> Result<(&str, &str), String> {
+        let text = &self.restore().tag;
+        let parts = text.rsplit_once(':');
+        parts.ok_or_else(|| format!("{text:?} is no tag like team/app:v1"))
+    }
+}
+
+/// Creates, lists, changes or removes namespaces.
+///
+/// # Errors
+/// [`TargetError`]: the server does not answer, or refuses.
+pub async fn namespaces(command: &NsCommand, place: &Locator) -> Result<(), TargetError> {
+    let target = place.reach_server().await?;
+    // It was read before.
+    let (method, parameters) = command.request().unwrap_or_default();
+    let parameters: Vec<(&str, &str)> = parameters.iter().map(|(k, v)| (*k, &**v)).collect();
+    let screen = Screen::new(command.common().json);
+    if method == Method::GET && parameters.is_empty() {
+        let list: NamespaceList = target.ask(method, NAMESPACES, &parameters).await?;
+        show(&list, screen);
+        return Ok(());
+    }
+    let done: HostedChange = target.ask(method, NAMESPACES, &parameters).await?;
+    tell(done, screen);
+    Ok(())
+}
+
+/// Restores a tag.
+///
+/// # Errors
+/// [`TargetError`]: the server does not answer, or refuses.
+pub async fn tag(command: &TagCommand, place: &Locator) -> Result<(), TargetError> {
+    let target = place.reach_server().await?;
+    // It was read before.
+    let (repository, tag) = command.parts().unwrap_or_default();
+    let mut parameters = vec![("repository", repository), ("tag", tag)];
+    let restore = command.restore();
+    parameters.extend(restore.digest.as_deref().map(|digest| ("digest", digest)));
+    let done: HostedChange = target.ask(Method::POST, RESTORE, &parameters).await?;
+    tell(done, Screen::new(restore.common.json));
+    Ok(())
+}
+
+fn tell(done: HostedChange, screen: Screen) {
+    if screen.json {
+        say_json(&done);
+    } else if done.changed {
+        say("done");
+    } else {
+        say("it was so already");
+    }
+}
+
+fn show(list: &NamespaceList, screen: Screen) {
+    if screen.json {
+        say_json(list);
+        return;
+    }
+    let mut table = Table::new(screen, &["NAME", "VISIBILITY", "SIZE", "QUOTA", "SPARSE"]);
+    for it in &list.namespaces {
+        let quota = it.quota.map_or_else(|| "-".to_owned(), size);
+        table.row(vec![
+            Cell::from(it.name.clone()),
+            Cell::from(it.visibility.clone()),
+            Cell::from(size(it.bytes)),
+            Cell::from(quota),
+            Cell::from(if it.sparse { "yes" } else { "no" }),
+        ]);
+    }
+    table.flush();
+}

@@ -1,0 +1,272 @@
+//! Hosted repositories: the decisions about what is pushed here. It knows no HTTP.
+//!
+//! What is acknowledged is durable: the bytes of a blob are in a store of their own below the state directory, which
+//! evicts nothing, and everything else is in the catalogue. The store has a file before the catalogue has its row, and
+//! the row goes before the file.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `config` | what is configured |
+//! | `names` | which names are hosted |
+//! | `intake` | memory for the bodies of pushes |
+//! | `sessions` | uploads under way, and their bounds |
+//! | `uploads` | from the first byte of an upload to a blob of a repository |
+//! | `blobs` | blobs: reading, mounts, deletes |
+//! | `manifests` | manifests and tags |
+//! | `lists` | tags, repositories, referrers |
+//! | `caches` | what was read from the catalogue, for those who ask again |
+//! | `collect` | the garbage collector, and the expiry of uploads |
+//! | `error` | why something was not done |
+//!
+//! Order of locks: an upload's writer, then the digest's, then those of the store; the catalogue's writer is a queue.
+//! Nothing waits for a network while it has one.
+
+mod blobs;
+mod caches;
+mod collect;
+mod config;
+mod error;
+mod intake;
+mod lists;
+mod manifests;
+mod names;
+mod sessions;
+mod uploads;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use caches::Caches;
+pub use config::{Config, Fall, Immutable, ImmutableMode, Overlay};
+pub use error::HostedError;
+use intake::Intake;
+pub use intake::Share;
+pub use lists::{ReferrerPage, TagPage};
+pub use manifests::{ManifestWanted, Put, Served};
+pub use names::{Names, Place, check as check_namespace};
+use sessions::Sessions;
+pub use sessions::{Session, SessionInfo};
+pub use uploads::Writer;
+
+use crate::catalogue::Catalogue;
+pub use crate::catalogue::CatalogueError;
+use crate::catalogue::hosted::{Act, Done, HostedAct};
+pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
+use crate::clock::Clock;
+use crate::oci::Digest;
+use crate::store::{HandOver, Store};
+use crate::telemetry::Metrics;
+
+/// Locks of digests: two that share one wait for each other for no reason, rarely.
+const DIGEST_LOCKS: usize = 256;
+
+/// Whoever does something, for the history.
+pub type Actor = String;
+
+/// Hosted repositories. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hosted {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ArcSwap<Config>,
+    catalogue: Catalogue,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    names: Names,
+    caches: Caches,
+    sessions: Sessions,
+    intake: Intake,
+    digests: Vec<tokio::sync::Mutex<()>>,
+    tasks: TaskTracker,
+    /// The last trouble of the garbage collector that was told.
+    told: Mutex<Option<String>>,
+}
+
+impl Hosted {
+    /// Puts the parts together: a store that is permanent, and the catalogue beside it.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        catalogue: Catalogue,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Self {
+        metrics.counts_hosted();
+        Self {
+            inner: Arc::new(Inner {
+                names: Names::new(&config),
+                config: ArcSwap::from_pointee(config),
+                catalogue,
+                store,
+                clock,
+                metrics,
+                caches: Caches::new(),
+                sessions: Sessions::default(),
+                intake: Intake::default(),
+                digests: (0..DIGEST_LOCKS)
+                    .map(|_| tokio::sync::Mutex::default())
+                    .collect(),
+                tasks: TaskTracker::new(),
+                told: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Learns what is there: namespaces, and uploads that an earlier process has left. What the configuration says of
+    /// namespaces is written down.
+    pub async fn open(&self) {
+        self.open_names().await;
+        self.find_sessions().await;
+    }
+
+    /// Learns which namespaces there are. Until they are known, names without an upstream are answered with 503: they may
+    /// be hosted, and then nobody else must be asked for them.
+    async fn open_names(&self) {
+        if let Err(error) = self.declare().await {
+            tracing::error!(%error, "hosted namespaces cannot be read: names without an upstream are answered with 503 until they can");
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.config.load_full()
+    }
+
+    /// Takes over another configuration. Its namespaces are written down in the background.
+    pub fn reload(&self, config: Config) {
+        self.inner.names.replace(&config);
+        self.inner.config.store(Arc::new(config));
+        let hosted = self.clone();
+        self.inner.tasks.spawn(async move {
+            if let Err(error) = hosted.declare().await {
+                tracing::error!(%error, "hosted namespaces of the new configuration are not written down");
+            }
+        });
+    }
+
+    /// The names that are hosted.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    /// Writes down the namespaces of the configuration, and learns all.
+    async fn declare(&self) -> Result<(), HostedError> {
+        // Also while nothing can be written.
+        self.learn().await?;
+        for wanted in self.config().namespaces.clone() {
+            let act = Act::PutNamespace {
+                wanted,
+                only_new: false,
+            };
+            self.act(act, "configuration").await?;
+        }
+        self.learn().await
+    }
+
+    /// Learns which namespaces there are.
+    async fn learn(&self) -> Result<(), HostedError> {
+        let all = self.inner.catalogue.hosted_namespaces().await?;
+        self.inner.names.know(all);
+        Ok(())
+    }
+
+    /// All namespaces, with what they use now.
+    ///
+    /// # Errors
+    /// [`HostedError`].
+    pub async fn namespaces(&self) -> Result<Vec<Namespace>, HostedError> {
+        Ok(self.inner.catalogue.hosted_namespaces().await?)
+    }
+
+    /// Makes a namespace, or changes one; whether anything changed.
+    ///
+    /// # Errors
+    /// [`HostedError`]: for example that it may not have that name.
+    pub async fn put_namespace(
+        &self,
+        wanted: NamespaceWanted,
+        only_new: bool,
+        by: &str,
+    ) -> Result<bool, HostedError> {
+        names::check(&wanted.name)?;
+        let done = self.act(Act::PutNamespace { wanted, only_new }, by).await?;
+        self.learn().await?;
+        Ok(done == Done::Changed)
+    }
+
+    /// Removes a namespace that has no repositories.
+    ///
+    /// # Errors
+    /// [`HostedError`].
+    pub async fn drop_namespace(&self, name: &str, by: &str) -> Result<(), HostedError> {
+        self.act(Act::DropNamespace(name.to_owned()), by).await?;
+        self.learn().await
+    }
+
+    /// Takes memory for the body of a push.
+    ///
+    /// # Errors
+    /// [`HostedError::TooMany`]: the client has its share.
+    pub fn take_in(&self, client: IpAddr, bytes: usize) -> Result<Share, HostedError> {
+        self.inner.intake.enter(client, bytes)
+    }
+
+    /// The trouble that keeps anything from being written, in one line.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let store = self.inner.store.trouble();
+        self.inner.catalogue.trouble().or(store)
+    }
+
+    /// Lets go of the store, when another process takes it over. Blocks.
+    pub fn hand_over(&self) {
+        HandOver(self.inner.store.contents()).begin();
+        HandOver(self.inner.store.contents()).finish();
+    }
+
+    /// Ends uploads that are being written down.
+    pub async fn end(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Does what the store and the garbage collector do by themselves, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let store = self.inner.store.clone();
+        tokio::join!(store.run(stop.clone()), self.collect(&stop));
+    }
+
+    /// Does an act, which is durable when this returns.
+    async fn act(&self, act: Act, by: &str) -> Result<Done, HostedError> {
+        let act = HostedAct {
+            act,
+            at: self.inner.clock.now(),
+            by: by.to_owned(),
+        };
+        Ok(self.inner.catalogue.act(act).await??)
+    }
+
+    /// Nobody publishes or drops a blob of this digest meanwhile.
+    async fn lock(&self, digest: &Digest) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        digest.hash(&mut hasher);
+        let all = u64::try_from(DIGEST_LOCKS).unwrap_or(1);
+        let number = usize::try_from(hasher.finish() % all).unwrap_or_default();
+        match self.inner.digests.get(number) {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        }
+    }
+}
