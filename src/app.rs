@@ -172,25 +172,6 @@ fn own_listeners(bound: &Bound) -> OwnListeners {
     own
 }
 
-fn process(
-    reload: &Arc<Reload>,
-    describe: Arc<Description>,
-    clock: Arc<dyn Clock>,
-    cluster: Option<&Cluster>,
-    tier: Option<&Arc<Tier>>,
-    hosted: Option<&Hosted>,
-) -> Process {
-    Process {
-        desk: cluster.map(node::desk),
-        tier: tier.map(tier::described),
-        hosted: hosted.cloned(),
-        reloader: Arc::clone(reload) as _,
-        describe,
-        clock,
-        tracer: reload.exporter().tracer().clone(),
-    }
-}
-
 /// The export of traces, if there is any.
 fn exporter(config: &Config, metrics: &Metrics) -> Result<Exporter, StartError> {
     Exporter::of(config.otlp.as_deref(), metrics.clone()).map_err(StartError::Otlp)
@@ -357,8 +338,6 @@ impl App {
         let watched = launch.watched(&config);
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, launch.flags, running, upstreams));
-        let (tier_of, hosts) = (tier.as_ref(), hosted.as_ref());
-        let process = process(&reload, describe, clock, cluster.as_ref(), tier_of, hosts);
         let stop_serving = CancellationToken::new();
         let app = Self {
             address: addresses.first().copied().unwrap_or(config.server.listen()),
@@ -379,12 +358,26 @@ impl App {
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
         let (leave, stop) = (app.leaving.clone(), app.stop_serving.clone());
+        let process = app.process(describe, clock);
         let serving = bound.serve(mirror, metrics, guard, process, leave, stop);
         app.serving.spawn(serving);
         if let Some(before) = before {
             before.serves().await;
         }
         Ok(app)
+    }
+
+    /// The process, as its operators ask it.
+    fn process(&self, describe: Arc<Description>, clock: Arc<dyn Clock>) -> Process {
+        Process {
+            desk: self.cluster.as_ref().map(node::desk),
+            tier: self.tier.as_ref().map(tier::described),
+            hosted: self.hosted.clone(),
+            reloader: Arc::clone(&self.reload) as _,
+            describe,
+            clock,
+            tracer: self.reload.exporter().tracer().clone(),
+        }
     }
 
     /// Begins what goes on beside the serving. `watched`: the configuration's file, and its

@@ -131,6 +131,12 @@ pub(super) fn resolve(
         let why = "is the name of an upstream, and cannot be a host of one's own";
         context.wrong(&host.place, why);
     }
+    if let Some(enabled) = keys.enabled.as_ref().filter(|it| it.value)
+        && file.cluster.is_some()
+    {
+        let why = "cannot be used on a node of a cluster: the others would not know what is pushed here. Push to a roadstead without [cluster], which can be an upstream of these nodes";
+        context.wrong(&enabled.place, why);
+    }
     Some(Box::new(Config {
         enabled: keys.enabled.value_or(false),
         hosts: hosts.iter().map(|it| it.value.to_string()).collect(),

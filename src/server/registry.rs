@@ -10,6 +10,7 @@ mod hosted;
 mod named;
 mod node;
 mod owner;
+mod refusals;
 pub(super) mod reply;
 pub(super) mod restraint;
 mod token;

@@ -7,13 +7,12 @@ use super::elsewhere;
 use super::hosted::{self, Answered, HostedRequest, Target};
 use super::named::Named;
 use super::owner::Owner;
+use super::refusals::{hide, refuse_push};
 use super::reply::{CACHE_STATUS, EntityTag, Reply};
 use super::restraint::Restraint;
 use super::token;
-use crate::access;
-use crate::audit::Denial;
 use crate::hosted::Hosted;
-use crate::mirror::{BlobAnswer, BlobHead, Mirror, Refusal, Source};
+use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
@@ -542,15 +541,6 @@ impl Handler {
     }
 }
 
-/// The error of a push, with the reason why it came here.
-fn refuse_push(head: &request::Parts, door: &Door) -> ApiError {
-    let host = host::of(head).unwrap_or_default();
-    match door.stand_in().upstream(host) {
-        Some(upstream) => ApiError::read_only_at(host, &upstream),
-        None => ApiError::read_only(),
-    }
-}
-
 /// A request that was let in.
 struct Entered<'h> {
     request: Request<'h>,
@@ -558,29 +548,6 @@ struct Entered<'h> {
     owner: Owner,
     visitor: Option<Visitor<'h>>,
     target: Target,
-}
-
-/// The answer where the visibility of an upstream hides something. The audit log says so where the upstream has said no.
-fn hide(
-    refusal: Refusal,
-    action: access::Action,
-    source: &Source,
-    exchange: &mut Exchange,
-) -> ApiError {
-    if refusal.is_denial {
-        let upstream = source.upstream.as_str();
-        let resource = access::Resource::mirror(upstream, source.repository.as_str());
-        exchange.denied(
-            upstream,
-            &Denial {
-                action: action.name(),
-                resource: resource.as_str(),
-                statement: &format!("upstream.{upstream:?}.visibility"),
-                enforced: true,
-            },
-        );
-    }
-    refusal.error.into()
 }
 
 /// True if a path is the registry API's.
