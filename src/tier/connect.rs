@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Method, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use object_store::aws::AwsCredential;
 use object_store::azure::{AzureAccessKey, AzureCredential};
 use object_store::client::{
@@ -25,6 +25,9 @@ const READ_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Time for writing one part, and for what a store does at the end of an upload.
 const WRITE_WAIT_MAX: Duration = Duration::from_mins(2);
+
+/// Bytes of an answer that is no object: an error's text, or the end of an upload.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Requests to the store. Cheap to clone.
 #[derive(Clone)]
@@ -58,7 +61,8 @@ impl HttpConnector for Connect {
 #[async_trait]
 impl HttpService for Connect {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_get = *request.method() == Method::GET;
+        let reads = is_get || *request.method() == Method::HEAD;
         let within = if reads { READ_WAIT_MAX } else { WRITE_WAIT_MAX };
         let response = match self.client.send(request, within).await {
             Ok(response) => response,
@@ -85,8 +89,25 @@ impl HttpService for Connect {
             _ => self.note(Seen::Well, &status),
         }
         let (head, body) = response.into_parts();
-        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
-        Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)))
+        let body = if is_get && status.is_success() {
+            let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
+            HttpResponseBody::new(body)
+        } else {
+            // What is no object is read whole by whoever asked, without a bound of its own.
+            let whole = Limited::new(body, ANSWER_BYTES_MAX).collect();
+            let whole = match tokio::time::timeout(within, whole).await {
+                Ok(Ok(whole)) => whole.to_bytes(),
+                Ok(Err(error)) => {
+                    return Err(HttpError::new_boxed(HttpErrorKind::Interrupted, error));
+                }
+                Err(late) => {
+                    self.note(Seen::Silent, &late);
+                    return Err(HttpError::new(HttpErrorKind::Timeout, late));
+                }
+            };
+            HttpResponseBody::from(whole)
+        };
+        Ok(HttpResponse::from_parts(head, body))
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Trouble {
     Trickle(Duration),
     /// The whole object, whatever part was asked for.
     NoRange,
+    /// This status, with a text that has no end.
+    Endless(u16),
 }
 
 /// A request as it came.
@@ -264,6 +266,11 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
     match trouble {
         Some(Trouble::Status(status, code)) => return refusal(status, code),
         Some(Trouble::Stall) => return std::future::pending().await,
+        Some(Trouble::Endless(status)) => {
+            let mut response = plain(status, "");
+            *response.body_mut() = endless();
+            return response;
+        }
         _ => {}
     }
     if !asked.signed {
@@ -442,5 +449,11 @@ fn trickle(part: Bytes, each: Duration) -> Body {
         let piece = (!rest.is_empty()).then(|| rest.split_to(1))?;
         Some((Ok::<_, std::io::Error>(Frame::data(piece)), rest))
     });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+fn endless() -> Body {
+    let piece = Bytes::from(vec![b' '; 64 * 1024]);
+    let pieces = stream::repeat_with(move || Ok::<_, std::io::Error>(Frame::data(piece.clone())));
     StreamBody::new(pieces).boxed_unsync()
 }

@@ -295,6 +295,8 @@ async fn a_bucket_that_fails_in_any_way_is_a_miss() {
         Trouble::CutAt(100_000),
         Trouble::WrongBytes,
         Trouble::NoRange,
+        Trouble::Endless(500),
+        Trouble::Endless(404),
         Trouble::Stall,
     ];
     for (number, trouble) in troubles.into_iter().enumerate() {
