@@ -52,7 +52,7 @@ impl Tier {
     /// to that one, for a time.
     pub async fn run(self, mirror: Mirror, nodes: Option<Arc<dyn Nodes>>, stop: CancellationToken) {
         if self.seal.is_none() {
-            tracing::info!(
+            tracing::warn!(
                 bucket = self.bucket.name(),
                 "tags and links are not kept in the object store: that needs tier.secret_file or cluster.secret_file"
             );

@@ -128,11 +128,10 @@ fn show_tier(tier: &TierStatus) {
         pending_facts,
     } = tier;
     say(&format!(
-        "object store {}: {state}; to be written: {} ({}), {}",
+        "object store {}: {state}; to be written: {} ({}), {pending_facts} tags and links",
         clean(bucket),
         plural(*pending_blobs as u64, "blob"),
         size(*pending_bytes),
-        plural(*pending_facts as u64, "tag or link"),
     ));
     if let Some(trouble) = trouble {
         say(&format!("  {}", clean(trouble)));

@@ -147,10 +147,12 @@ pub(super) fn resolve(
         place,
         context,
     };
-    let secret_file = keys.secret_file.value().or_else(|| match &cluster?.keys {
-        Keys::Secret(path) => Some(path.clone()),
-        Keys::Authority { .. } => None,
-    });
+    let shared = match cluster.map(|it| &it.keys) {
+        Some(Keys::Secret(path)) => Some(path.clone()),
+        Some(Keys::Authority { .. }) | None => None,
+    };
+    let secret_file = tier.file_of(keys.secret_file.as_ref());
+    let secret_file = secret_file.ok()?.or(shared);
     let (access, login) = (tier.access(), tier.login());
     let (write, redirect) = (tier.write(), tier.redirect());
     Some(Box::new(Config {
@@ -201,10 +203,17 @@ impl Tier<'_> {
             Scheme::S3 => keys.endpoint.is_none(),
             Scheme::Gs | Scheme::Az => false,
         };
+        let virtual_hosted = keys.virtual_hosted.value_or(usual);
+        let is_name = |url: &Url| url.domain().is_some();
+        if virtual_hosted && !endpoint.as_ref().is_none_or(is_name) {
+            let place = keys.virtual_hosted.as_ref().map(|it| &it.place);
+            let why = "needs an endpoint with a name: a bucket cannot be a part of an IP address";
+            return Err(self.context.wrong(place.unwrap_or(&self.place.place), why));
+        }
         Ok(Access {
             endpoint,
             region,
-            virtual_hosted: keys.virtual_hosted.value_or(usual),
+            virtual_hosted,
             account: keys.account.value(),
             ca_file: self.file_of(keys.ca_file.as_ref())?,
             proxy: match &keys.proxy {

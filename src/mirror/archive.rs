@@ -13,7 +13,7 @@ use url::Url;
 use super::Source;
 use super::core::Upstreams;
 use crate::oci::manifest::ChildKind;
-use crate::oci::{AcceptClass, Digest, Tag};
+use crate::oci::{Digest, Tag};
 use crate::store::{Link, TagRecord};
 
 /// Time for one answer of it, whatever that takes: a slow one is a miss.
@@ -29,13 +29,9 @@ pub trait Archive: fmt::Debug + Send + Sync {
         kind: ChildKind,
     ) -> BoxFuture<'a, Option<KeptLink>>;
 
-    /// The manifest that a tag named for clients of a class.
-    fn tag<'a>(
-        &'a self,
-        source: &'a Source,
-        tag: &'a Tag,
-        class: AcceptClass,
-    ) -> BoxFuture<'a, Option<TagRecord>>;
+    /// The manifests that a tag named, for each set of formats that was asked for.
+    fn tag<'a>(&'a self, source: &'a Source, tag: &'a Tag)
+    -> BoxFuture<'a, Option<Vec<TagRecord>>>;
 
     /// The bytes of a manifest, which nothing has checked.
     fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Option<Bytes>>;
@@ -93,14 +89,9 @@ impl Archived {
         in_time(self.of(source)?.link(source, digest, kind)).await
     }
 
-    /// The manifest that a tag named.
-    pub(super) async fn tag(
-        &self,
-        source: &Source,
-        tag: &Tag,
-        class: AcceptClass,
-    ) -> Option<TagRecord> {
-        in_time(self.of(source)?.tag(source, tag, class)).await
+    /// The manifests that a tag named.
+    pub(super) async fn tag(&self, source: &Source, tag: &Tag) -> Option<Vec<TagRecord>> {
+        in_time(self.of(source)?.tag(source, tag)).await
     }
 
     /// The bytes of a manifest, which nothing has checked.

@@ -1,12 +1,13 @@
 //! The bucket: objects by their keys.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use http::Method;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -86,6 +87,7 @@ impl Bucket {
             Ok::<_, String>(Connect {
                 client: client(config, endpoint, own.clone())?,
                 health: Arc::clone(&health),
+                logins: Arc::clone(logins),
                 name: Arc::clone(&name),
             })
         };
@@ -187,9 +189,14 @@ impl Bucket {
         };
         let read = tokio::time::timeout(SMALL_WAIT_MAX, reading).await;
         read.unwrap_or_else(|_late| {
-            self.health.note(Seen::Silent);
+            self.health.note(Seen::Silent, &"it is too slow");
             Err(BucketError::Failed("it was too slow".to_owned()))
         })
+    }
+
+    /// The reason why it rests, or rested last.
+    pub(super) fn why(&self) -> Option<String> {
+        self.health.why()
     }
 
     /// Writes an object at once.
@@ -274,7 +281,12 @@ impl Bucket {
         if self.rest().is_some() {
             return Err(BucketError::Rests);
         }
-        let answer = asking.await.map_err(|error| BucketError::of(&error));
+        // A library that panics over a name or an answer costs what was asked, and nothing else.
+        let asking = AssertUnwindSafe(asking).catch_unwind();
+        let answer = match asking.await {
+            Ok(answer) => answer.map_err(|error| BucketError::of(&error)),
+            Err(_panic) => Err(BucketError::Failed("its client has failed".to_owned())),
+        };
         if let Err(error) = &answer
             && *error != BucketError::Absent
         {

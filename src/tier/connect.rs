@@ -16,7 +16,7 @@ use object_store::client::{
 use object_store::gcp::GcpCredential;
 use object_store::{ClientOptions, CredentialProvider};
 
-use super::health::{Health, Seen};
+use super::health::{Health, News, Seen};
 use crate::net::{Error, StorageClient};
 use crate::upstream::{StorageKeys, StorageLogins};
 
@@ -34,6 +34,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Connect {
     pub(super) client: StorageClient<HttpRequestBody>,
     pub(super) health: Arc<Health>,
+    pub(super) logins: Arc<StorageLogins>,
     /// The bucket, for logs.
     pub(super) name: Arc<str>,
 }
@@ -46,8 +47,14 @@ impl fmt::Debug for Connect {
 
 impl Connect {
     fn note(&self, seen: Seen, why: &dyn fmt::Display) {
-        if self.health.note(seen) {
-            tracing::warn!(bucket = %self.name, %why, "the object store does not answer: it is left alone for some seconds at a time, and what it has is fetched from upstreams meanwhile");
+        match self.health.note(seen, why) {
+            Some(News::Down) => {
+                tracing::warn!(bucket = %self.name, %why, "the object store does not answer: it is left alone for some seconds at a time, and what it has is fetched from upstreams meanwhile");
+            }
+            Some(News::Up) => {
+                tracing::info!(bucket = %self.name, "the object store answers again");
+            }
+            None => {}
         }
     }
 }
@@ -64,10 +71,11 @@ impl HttpService for Connect {
         let is_get = *request.method() == Method::GET;
         let reads = is_get || *request.method() == Method::HEAD;
         let within = if reads { READ_WAIT_MAX } else { WRITE_WAIT_MAX };
+        let host = request.uri().host().unwrap_or_default().to_owned();
         let response = match self.client.send(request, within).await {
             Ok(response) => response,
             Err(error) => {
-                self.note(Seen::Silent, &error);
+                self.note(Seen::Silent, &format_args!("{host}: {error}"));
                 let kind = match &error {
                     Error::Connect(_) => HttpErrorKind::Connect,
                     Error::Timeout(_) => HttpErrorKind::Timeout,
@@ -84,6 +92,11 @@ impl HttpService for Connect {
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 self.note(Seen::Throttled, &status);
+            }
+            // Another key may be in the file by now.
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => {
+                self.logins.refused().await;
+                self.note(Seen::Well, &status);
             }
             _ if status.is_server_error() => self.note(Seen::Failed, &status),
             _ => self.note(Seen::Well, &status),

@@ -46,10 +46,45 @@ pub(super) fn without_secrets(error: &object_store::Error) -> String {
         cause = next;
     }
     let text = cause.to_string();
+    if let Some(said) = said(&text) {
+        return said;
+    }
     let text = text.split("http://").next().unwrap_or_default();
     let text = text.split("https://").next().unwrap_or_default();
     let plain = text
         .chars()
         .map(|it| if it.is_control() { ' ' } else { it });
     plain.take(ERROR_BYTES_MAX).collect()
+}
+
+/// The code and message of a store's XML.
+fn said(text: &str) -> Option<String> {
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        let (value, _) = rest.split_once(&format!("</{name}>"))?;
+        let plain = value.chars().filter(|it| !it.is_control());
+        Some(plain.take(ERROR_BYTES_MAX).collect::<String>())
+    };
+    let code = element("Code")?;
+    match element("Message").filter(|it| !it.is_empty() && !it.contains("://")) {
+        Some(message) => Some(format!("{code}: {message}")),
+        None => Some(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said;
+
+    #[test]
+    fn a_stores_xml_is_its_code_and_message() {
+        let text = "status 403: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message><StringToSign>AWS4</StringToSign></Error>";
+        let expected = "SignatureDoesNotMatch: The signature does not match.";
+        assert_eq!(said(text).as_deref(), Some(expected));
+        assert_eq!(
+            said("<Error><Code>NoSuchBucket</Code>").as_deref(),
+            Some("NoSuchBucket")
+        );
+        assert_eq!(said("a text"), None);
+    }
 }

@@ -4,14 +4,14 @@
 //! | --- | --- |
 //! | `blobs/ALGORITHM/AA/HEX` | a blob or manifest |
 //! | `links/UPSTREAM/REPOSITORY/ALGORITHM-HEX` | the upstream's word that the repository has it |
-//! | `tags/UPSTREAM/REPOSITORY/TAG/FORMATS` | the manifest that the tag named for clients that accept these formats |
+//! | `tags/UPSTREAM/REPOSITORY/TAG` | the manifests that the tag named, for each set of formats that clients accepted |
 
 use object_store::path::{Path, PathPart};
 use serde::{Deserialize, Serialize};
 
 use crate::mirror::{KeptLink, Source};
 use crate::oci::manifest::ChildKind;
-use crate::oci::{AcceptClass, Digest, Tag};
+use crate::oci::{Digest, Tag};
 use crate::store::{Link, Origin, TagRecord};
 
 /// The largest fact, sealed: names have their bounds.
@@ -45,8 +45,8 @@ struct TagFact {
     upstream: String,
     repository: String,
     tag: String,
-    /// `None`: the upstream has deleted it.
-    record: Option<TagRecord>,
+    /// None: the upstream has deleted it.
+    records: Vec<TagRecord>,
 }
 
 /// A fact, to be sealed.
@@ -82,9 +82,8 @@ impl Keys {
     }
 
     /// The object of a tag.
-    pub(super) fn tag(&self, source: &Source, tag: &Tag, class: AcceptClass) -> Path {
-        let formats = class.bits().to_string();
-        self.of_repository("tags", source, [tag.as_str(), &formats])
+    pub(super) fn tag(&self, source: &Source, tag: &Tag) -> Path {
+        self.of_repository("tags", source, [tag.as_str()])
     }
 
     fn of_repository<const N: usize>(&self, kind: &str, source: &Source, rest: [&str; N]) -> Path {
@@ -118,13 +117,13 @@ pub(super) fn link(source: &Source, digest: &Digest, kept: KeptLink) -> Fact<imp
 }
 
 /// The fact of a tag.
-pub(super) fn tag(source: &Source, tag: &Tag, record: Option<TagRecord>) -> Fact<impl Serialize> {
+pub(super) fn tag(source: &Source, tag: &Tag, records: Vec<TagRecord>) -> Fact<impl Serialize> {
     Fact(TagFact {
         kind: "tag".to_owned(),
         upstream: source.upstream.to_string(),
         repository: source.repository.to_string(),
         tag: tag.to_string(),
-        record,
+        records,
     })
 }
 
@@ -160,16 +159,13 @@ pub(super) fn opened_tag(
     text: &[u8],
     source: &Source,
     tag: &Tag,
-    class: AcceptClass,
-) -> Option<TagRecord> {
+) -> Option<Vec<TagRecord>> {
     let fact: TagFact = seal.open(text)?;
     let is_it = fact.kind == "tag"
         && fact.upstream == source.upstream.as_str()
         && fact.repository == source.repository.as_str()
-        && fact.tag == tag.as_str()
-        && fact
-            .record
-            .as_ref()
-            .is_some_and(|it| it.class == class && it.origin == Origin::Upstream);
-    fact.record.filter(|_| is_it)
+        && fact.tag == tag.as_str();
+    let heard = fact.records.into_iter();
+    let heard = heard.filter(|it| it.origin == Origin::Upstream);
+    is_it.then(|| heard.collect())
 }

@@ -103,14 +103,17 @@ impl Tier {
     #[must_use]
     pub fn report(&self) -> TierReport {
         let (pending, pending_bytes, pending_facts) = self.queue.waiting();
-        let trouble = self.queue.trouble();
+        let refused = self.queue.trouble();
+        let mut trouble = refused.clone();
         let state = if self.bucket.rest().is_some() {
+            trouble = self.bucket.why().or(trouble);
             "resting"
-        } else if trouble.is_some() {
+        } else if refused.is_some() {
             "refused"
         } else if self.abilities.are_known() {
             "ok"
         } else {
+            trouble = self.bucket.why();
             "unknown"
         };
         TierReport {

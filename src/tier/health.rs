@@ -1,6 +1,7 @@
 //! Whether the bucket is asked at all: after it was silent, or asked for patience, it is left alone for a moment, so that
 //! clients do not wait for it one after the other.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,9 +45,24 @@ struct State {
     rest: Option<Duration>,
     patience: Option<Duration>,
     errors: u32,
+    why: Option<String>,
+}
+
+/// A change of its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It does not answer any more.
+    Down,
+    /// It answers again.
+    Up,
 }
 
 impl Health {
+    /// The reason why it rests, or rested last.
+    pub(super) fn why(&self) -> Option<String> {
+        self.state().why.clone()
+    }
+
     /// Time for which it is not asked.
     pub(super) fn rest(&self) -> Option<Duration> {
         let until = self.state().rests_until?;
@@ -54,11 +70,14 @@ impl Health {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Notes an answer. True if it was well until now, and is not any more.
-    pub(super) fn note(&self, seen: Seen) -> bool {
+    /// Notes an answer, and the reason where it is not well.
+    pub(super) fn note(&self, seen: Seen, why: &dyn fmt::Display) -> Option<News> {
         let mut state = self.state();
         match seen {
-            Seen::Well => *state = State::default(),
+            Seen::Well => {
+                let before = std::mem::take(&mut *state);
+                return before.rest.map(|_| News::Up);
+            }
             Seen::Throttled => {
                 let patience = state.patience.map_or(PATIENCE, |it| it * 2);
                 state.rests(patience.min(PATIENCE_MAX));
@@ -67,12 +86,12 @@ impl Health {
             Seen::Failed => {
                 state.errors = state.errors.saturating_add(1);
                 if state.errors >= ERRORS_MAX {
-                    return state.rest_more();
+                    return state.rest_more(why);
                 }
             }
-            Seen::Silent => return state.rest_more(),
+            Seen::Silent => return state.rest_more(why),
         }
-        false
+        None
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,11 +105,12 @@ impl State {
         self.rests_until = Some(Instant::now() + rest);
     }
 
-    fn rest_more(&mut self) -> bool {
+    fn rest_more(&mut self, why: &dyn fmt::Display) -> Option<News> {
+        self.why = Some(why.to_string());
         let rest = self.rest.map_or(REST, |it| it * 2).min(REST_MAX);
         let is_news = self.rest.replace(rest).is_none();
         self.rests(rest);
-        is_news
+        is_news.then_some(News::Down)
     }
 }
 
@@ -102,25 +122,30 @@ mod tests {
     async fn silence_is_a_rest_that_grows_and_an_answer_ends_it() {
         let health = Health::default();
         assert_eq!(health.rest(), None);
-        assert!(health.note(Seen::Silent), "it is news once");
+        assert_eq!(
+            health.note(Seen::Silent, &"a wall"),
+            Some(News::Down),
+            "it is news once"
+        );
+        assert_eq!(health.why().as_deref(), Some("a wall"));
         assert_eq!(health.rest(), Some(REST));
         tokio::time::advance(REST).await;
         assert_eq!(health.rest(), None);
         for _ in 0..9 {
-            assert!(!health.note(Seen::Silent));
+            assert_eq!(health.note(Seen::Silent, &""), None);
         }
         assert_eq!(health.rest(), Some(REST_MAX));
-        health.note(Seen::Well);
+        assert_eq!(health.note(Seen::Well, &""), Some(News::Up));
         assert_eq!(health.rest(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn patience_is_short_and_no_failure() {
         let health = Health::default();
-        assert!(!health.note(Seen::Throttled));
+        assert_eq!(health.note(Seen::Throttled, &""), None);
         assert_eq!(health.rest(), Some(PATIENCE));
         for _ in 0..9 {
-            assert!(!health.note(Seen::Throttled));
+            assert_eq!(health.note(Seen::Throttled, &""), None);
         }
         assert_eq!(health.rest(), Some(PATIENCE_MAX));
     }
@@ -128,10 +153,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_error_is_about_what_was_asked() {
         let health = Health::default();
-        assert!(!health.note(Seen::Failed));
-        assert!(!health.note(Seen::Failed));
+        assert_eq!(health.note(Seen::Failed, &""), None);
+        assert_eq!(health.note(Seen::Failed, &""), None);
         assert_eq!(health.rest(), None);
-        assert!(health.note(Seen::Failed));
+        assert_eq!(health.note(Seen::Failed, &""), Some(News::Down));
         assert_eq!(health.rest(), Some(REST));
     }
 }

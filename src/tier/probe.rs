@@ -27,6 +27,7 @@ impl Tier {
             match self.probe().await {
                 Ok(()) => {
                     self.abilities.now_known();
+                    self.queue.is_in_trouble(None);
                     let ranges = self.abilities.has_ranges();
                     tracing::info!(
                         bucket = self.bucket.name(),
@@ -35,13 +36,20 @@ impl Tier {
                     );
                     return;
                 }
-                Err(error @ BucketError::Refused(_)) => {
-                    self.queue.is_in_trouble(Some(error.to_string()));
-                    tracing::warn!(bucket = self.bucket.name(), %error, "the object store does not let us write: see that the keys may read, write and list below this place; what it has is read all the same");
-                    return;
-                }
+                Err(BucketError::Rests) => tokio::time::sleep(AGAIN_AFTER).await,
                 Err(error) => {
-                    tracing::debug!(bucket = self.bucket.name(), %error, "what the object store can do is not known yet");
+                    // There is no bucket where nothing can be written.
+                    let why = match &error {
+                        BucketError::Absent => "there is no such bucket, or no such key".to_owned(),
+                        other => other.to_string(),
+                    };
+                    if self.queue.is_in_trouble(Some(why.clone())) {
+                        tracing::warn!(
+                            bucket = self.bucket.name(),
+                            why,
+                            "the object store cannot be written: see tier.url, tier.endpoint, tier.region, and that the keys may read, write and list there; it is tried again"
+                        );
+                    }
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }

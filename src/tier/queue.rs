@@ -3,8 +3,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::mirror::Source;
 use crate::oci::{Digest, Tag};
@@ -15,6 +17,9 @@ const BLOBS_MAX: usize = 20_000;
 
 /// Tags and links that wait: some 500 bytes each.
 const FACTS_MAX: usize = 20_000;
+
+/// Time between two warnings of the same.
+const TOLD_EACH: Duration = Duration::from_hours(1);
 
 /// A tag or link that is to be written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +63,8 @@ struct State {
     /// Something did not fit.
     is_incomplete: bool,
     trouble: Option<String>,
+    /// When it was last told that something there is not sealed.
+    told: Option<Instant>,
 }
 
 impl Queue {
@@ -191,6 +198,16 @@ impl Queue {
         let is_news = state.trouble.is_some() != why.is_some();
         state.trouble = why;
         is_news
+    }
+
+    /// True if it is time to tell again of what keeps happening.
+    pub(super) fn is_time_to_tell(&self) -> bool {
+        let mut state = self.state();
+        let is_time = state.told.is_none_or(|told| told.elapsed() >= TOLD_EACH);
+        if is_time {
+            state.told = Some(Instant::now());
+        }
+        is_time
     }
 
     pub(super) fn trouble(&self) -> Option<String> {

@@ -21,7 +21,7 @@ use crate::mirror::{
     Archive, BlobName, BlobRead, BlobSource, KeptLink, ReadBody, ReadRange, Source,
 };
 use crate::oci::manifest::ChildKind;
-use crate::oci::{AcceptClass, Digest, Tag};
+use crate::oci::{Digest, Tag};
 use crate::store::TagRecord;
 use crate::upstream::{EndpointId, FetchError};
 
@@ -69,10 +69,11 @@ impl Tier {
         kept
     }
 
-    async fn kept_tag(&self, source: &Source, tag: &Tag, class: AcceptClass) -> Option<TagRecord> {
+    /// The records of a tag; `None` where there are none that this cluster has sealed.
+    pub(super) async fn kept_tag(&self, source: &Source, tag: &Tag) -> Option<Vec<TagRecord>> {
         let seal = self.seal.as_ref()?;
-        let text = self.fact(&self.keys.tag(source, tag, class)).await?;
-        let kept = facts::opened_tag(seal, &text, source, tag, class);
+        let text = self.fact(&self.keys.tag(source, tag)).await?;
+        let kept = facts::opened_tag(seal, &text, source, tag);
         if kept.is_none() {
             self.tell_unsealed("tag");
         }
@@ -93,11 +94,20 @@ impl Tier {
     }
 
     fn tell_unsealed(&self, what: &str) {
-        tracing::debug!(
-            bucket = self.bucket.name(),
-            what,
-            "a fact that is not sealed with a key of this cluster, or not this one's, is passed over"
-        );
+        let bucket = self.bucket.name();
+        if self.queue.is_time_to_tell() {
+            tracing::warn!(
+                bucket,
+                what,
+                "a tag or link in the object store is not sealed with this node's secret, or is not that of its name: it is passed over. Give all nodes with this bucket the same tier.secret_file, and keep others from writing there"
+            );
+        } else {
+            tracing::debug!(
+                bucket,
+                what,
+                "another one is not sealed with this node's secret"
+            );
+        }
     }
 
     async fn part(&self, blob: BlobName<'_>, range: ReadRange<'_>) -> Result<BlobRead, FetchError> {
@@ -231,9 +241,8 @@ impl Archive for Tier {
         &'a self,
         source: &'a Source,
         tag: &'a Tag,
-        class: AcceptClass,
-    ) -> BoxFuture<'a, Option<TagRecord>> {
-        self.kept_tag(source, tag, class).boxed()
+    ) -> BoxFuture<'a, Option<Vec<TagRecord>>> {
+        self.kept_tag(source, tag).boxed()
     }
 
     fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Option<Bytes>> {

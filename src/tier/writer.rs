@@ -200,7 +200,7 @@ impl Writer {
                         bucket,
                         what,
                         why,
-                        "the object store does not let us write: nothing new gets there until its keys or permissions are changed; it is tried again each minute, and it is read all the same"
+                        "the object store does not let us write: nothing new gets there until its keys or permissions are changed; it is tried again each minute, and read as far as it lets us"
                     );
                 }
                 Some(REFUSED_WAIT)
@@ -247,21 +247,23 @@ impl Writer {
         let heard: Vec<&TagRecord> = heard.collect();
         let text = notes::tag_text(&heard);
         let note = notes::of(store, notes::tag_key(source, tag)).await;
-        if note.as_ref().is_some_and(|it| it.text == text) {
+        let is_nothing = heard.is_empty() && note.is_none();
+        if is_nothing || note.as_ref().is_some_and(|it| it.text == text) {
             return Ok(());
         }
-        for record in &heard {
-            let key = self.tier.keys.tag(source, tag, record.class);
-            let fact = facts::tag(source, tag, Some((*record).clone()));
-            self.put_fact(&key, &fact).await?;
-        }
-        // What the upstream has deleted is not to come back from there.
+        // Other nodes may have heard it for other formats. What this one had, and the upstream has deleted, is not to come
+        // back from there.
         let before = note.as_ref().map(notes::formats).unwrap_or_default();
-        let is_gone = |class: &AcceptClass| heard.iter().all(|it| it.class != *class);
-        for class in before.into_iter().filter(is_gone) {
-            let key = self.tier.keys.tag(source, tag, class);
-            self.put_fact(&key, &facts::tag(source, tag, None)).await?;
-        }
+        let kept = self.tier.kept_tag(source, tag).await.unwrap_or_default();
+        let is_others = |it: &TagRecord| {
+            let here = heard.iter().any(|ours| ours.class == it.class);
+            !here && !before.contains(&it.class)
+        };
+        let others = kept.into_iter().filter(is_others);
+        let ours = heard.iter().map(|it| (*it).clone());
+        let fact = facts::tag(source, tag, ours.chain(others).collect());
+        self.put_fact(&self.tier.keys.tag(source, tag), &fact)
+            .await?;
         let note = notes::tag_key(source, tag);
         if heard.is_empty() {
             store.tiered().forget(note).await;

@@ -38,26 +38,29 @@ impl Tags {
         policy: &Policy,
     ) -> bool {
         let archived = self.fetcher.archived();
-        let Some(record) = archived.tag(source, tag, class).await else {
+        let Some(mut records) = archived.tag(source, tag).await else {
             return false;
         };
-        let (digest, now) = (record.digest, self.clock.now());
-        // Clocks differ: what is of tomorrow is not fresh for longer.
-        let record = TagRecord {
-            checked: record.checked.min(now),
-            ..record
-        };
-        let records = [record];
-        if freshness::fallback(&records, class, policy, now).is_none() {
-            return false;
+        let now = self.clock.now();
+        for record in &mut records {
+            // Clocks differ: what is of tomorrow is not fresh for longer.
+            record.checked = record.checked.min(now);
         }
+        let Some(named) = freshness::fallback(&records, class, policy, now) else {
+            return false;
+        };
+        let digest = named.digest;
         let here = self.local.read_for(source, &digest).await.is_some();
         if !here && self.fetcher.take_archived(source, digest).await.is_none() {
             return false;
         }
-        let [record] = records;
         let metadata = self.store.metadata();
-        metadata.record_tag(source, tag, record).await;
+        let known = metadata.tags(source, tag).await;
+        for record in records {
+            if known.iter().all(|it| it.class != record.class) {
+                metadata.record_tag(source, tag, record).await;
+            }
+        }
         true
     }
 }

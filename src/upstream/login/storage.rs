@@ -20,6 +20,9 @@ const KEYS_FOR: Duration = Duration::from_mins(4);
 /// Time for which a failure is everybody's answer.
 const FAILED_FOR: Duration = Duration::from_secs(5);
 
+/// Keys that are refused are asked for again no more often.
+const REFUSED_EACH: Duration = Duration::from_secs(30);
+
 /// The source of keys for an object store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageLogin {
@@ -120,6 +123,15 @@ impl StorageLogins {
             api,
             known: Mutex::default(),
         })
+    }
+
+    /// The store does not take them: unless they were just asked for, they are asked for again.
+    pub async fn refused(&self) {
+        let mut known = self.known.lock().await;
+        let since = known.as_ref().map(|(since, _)| since.elapsed());
+        if since.is_some_and(|since| since >= REFUSED_EACH) {
+            *known = None;
+        }
     }
 
     /// The keys.
