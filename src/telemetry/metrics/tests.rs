@@ -98,6 +98,8 @@ const CONTRACT: [(&str, &str, &[&str]); 42] = [
         "histogram",
         &["kind", "outcome"],
     ),
+    ("roadstead_gc_queue", "gauge", &[]),
+    ("roadstead_hosted_bytes", "gauge", &[]),
     ("roadstead_limited_total", "counter", &["limit"]),
     ("roadstead_log_lines_dropped_total", "counter", &[]),
     ("roadstead_node_requests_total", "counter", &["status"]),
@@ -119,6 +121,7 @@ const CONTRACT: [(&str, &str, &[&str]); 42] = [
     ("roadstead_store_errors_total", "counter", &["op"]),
     ("roadstead_traces_dropped_total", "counter", &["reason"]),
     ("roadstead_traces_exported_total", "counter", &[]),
+    ("roadstead_uploads_in_flight", "gauge", &[]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
     (
         "roadstead_upstream_endpoint_up",
