@@ -61,7 +61,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 42] = [
+const CONTRACT: [(&str, &str, &[&str]); 45] = [
     ("roadstead_audit_dropped_total", "counter", &[]),
     ("roadstead_audit_failed", "gauge", &[]),
     ("roadstead_auth_total", "counter", &["method", "result"]),
