@@ -250,7 +250,7 @@ fn every_label_value_is_from_a_closed_set() {
         ("endpoint".to_owned(), set(&["mirror.example:8443"])),
         (
             "kind".to_owned(),
-            set(&["manifest", "blob", "tags", "referrers", "other"]),
+            set(&["manifest", "blob", "tags", "referrers", "upload", "other"]),
         ),
         ("limit".to_owned(), set(&LIMITS)),
         ("method".to_owned(), set(&METHODS)),
