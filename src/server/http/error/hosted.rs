@@ -4,7 +4,6 @@ use super::{ApiError, Extra, Found, RETRY_AFTER_BUSY};
 use crate::hosted::{CatalogueError, HostedError, Refused};
 use crate::oci::push::PushError;
 use crate::oci::{Digest, ErrorCode as Code};
-use crate::store::StoreError;
 use http::{HeaderMap, HeaderValue, StatusCode as Status, header};
 
 /// Where an upload goes on, and how much of it has come.
@@ -129,8 +128,7 @@ impl From<HostedError> for ApiError {
             E::Store(error) if error.is_room() => {
                 "there is no room for more hosted content (hosted.max_size)".to_owned()
             }
-            // The disk failed a moment ago, or another process takes over.
-            E::Store(StoreError::Failing(_)) => {
+            E::Store(error) if error.is_passing() => {
                 "nothing can be pushed here now; go on in a moment".to_owned()
             }
             E::Store(_) => "the disk of hosted repositories fails".to_owned(),
