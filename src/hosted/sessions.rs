@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Repository};
 use crate::store::{LeftUpload, Upload};
 
-/// Uploads at once. A push of an image has some; each costs a file and a hash.
-const SESSIONS_MAX: usize = 8_192;
+/// Uploads at once. A push of an image has some; each costs an open file and a hash.
+const SESSIONS_MAX: usize = 2_048;
 
 /// Random bytes of an upload's name.
 const ID_BYTES: usize = 16;

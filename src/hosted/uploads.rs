@@ -235,6 +235,8 @@ impl Hosted {
     ) -> Result<(), HostedError> {
         self.inner.catalogue.must_be_writable()?;
         let upload = self.file(session).await?;
+        // Others who push the same wait for none of it.
+        upload.verify(digest).await?;
         let _locked = self.lock(&digest).await;
         let stored = upload.finish(digest).await;
         self.enter(&session.repository, digest, stored, by).await

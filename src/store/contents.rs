@@ -59,7 +59,7 @@ impl Contents {
         Self {
             layout,
             locks: Locks::new(Ledger::new(bounds.for_blobs())),
-            open: OpenFiles::new(),
+            open: OpenFiles::new(bounds.permanent),
             journal,
             bounds,
             records,

@@ -59,6 +59,12 @@ impl StoreError {
         )
     }
 
+    /// True if nothing was tried: the disk failed a moment ago, or another process takes over.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Failing(_))
+    }
+
     /// The same error, saying what was being done to which blob.
     pub(super) fn during(self, what: &'static str, digest: &Digest) -> Self {
         match self {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Method;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -331,4 +333,66 @@ async fn without_the_flag_a_second_process_is_refused() {
     let (code, text) = second.fails();
     assert_eq!(code, 1);
     assert!(text.contains("is using this directory"), "{text}");
+}
+
+/// Sends a part of a body, and waits until it has come.
+async fn begin_to_send(client: &Client, upload: &str, content: &[u8]) -> tokio::net::TcpStream {
+    let mut stream = tokio::net::TcpStream::connect(client.0).await.unwrap();
+    let length = content.len();
+    let head = format!("PATCH {upload} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&content[..length / 2]).await.unwrap();
+    let came = async { while offset(client, upload).await < length / 4 {} };
+    within("some of it", came).await;
+    stream
+}
+
+/// The bytes of an upload that have come.
+async fn offset(client: &Client, upload: &str) -> usize {
+    let status = client.get(upload).await;
+    assert_eq!(status.status, 204, "{}", status.text());
+    let (_, last) = status.header("range").split_once('-').unwrap();
+    last.parse::<usize>().unwrap() + 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_go_on_in_the_next_process() {
+    const HOSTED: &str =
+        "[hosted]\nenabled = true\n[[hosted.namespace]]\nname = \"own\"\nvisibility = \"public\"\n";
+    let registry = FakeRegistry::start().await;
+    let place = Place::new(&registry, HOSTED);
+    let (mut old, client, _admin) = place.serve();
+    let mut uploads = Vec::new();
+    for seed in [911, 912] {
+        let begun = client.ask(Method::POST, "/v2/own/app/blobs/uploads/", &[]);
+        let begun = begun.await;
+        assert_eq!(begun.status, 202, "{}", begun.text());
+        uploads.push((
+            begun.header("location").to_owned(),
+            Blob::noise(seed, 2 * MIB),
+        ));
+    }
+    // One is at rest between two chunks, the other in the middle of a chunk.
+    let (rests, content) = &uploads[0];
+    let first = Bytes::copy_from_slice(&content.bytes[..MIB]);
+    let chunk = client.ask_with(Method::PATCH, rests, &[], first).await;
+    assert_eq!(chunk.status, 202, "{}", chunk.text());
+    let (comes, content) = &uploads[1];
+    let mut stream = begin_to_send(&client, comes, &content.bytes).await;
+
+    let (_new, client, _admin) = place.serve();
+    // The rest may come or not: nobody who sends it is told that it has.
+    drop(stream.write_all(&content.bytes[MIB..]).await);
+    drop(stream);
+    assert!(old.wait().success());
+    assert_eq!(offset(&client, rests).await, MIB);
+    for (upload, content) in &uploads {
+        let from = offset(&client, upload).await;
+        let rest = Bytes::copy_from_slice(&content.bytes[from..]);
+        let finish = format!("{upload}?digest={}", content.digest);
+        let finished = client.ask_with(Method::PUT, &finish, &[], rest).await;
+        assert_eq!(finished.status, 201, "{}", finished.text());
+        let path = format!("/v2/own/app/blobs/{}", content.digest);
+        client.get(&path).await.assert_bytes(200, &content.bytes);
+    }
 }

@@ -128,8 +128,9 @@ fn manifest(
     };
     let due = now.saturating_add(lease);
     // Who was told a moment ago that a blob of it is there has time to use it.
-    let sql = "UPDATE hosted_links SET lease_ms = max(lease_ms, ?2) WHERE (repository, digest) IN
-        (SELECT repository, digest FROM hosted_references WHERE manifest = ?1 AND NOT is_manifest)";
+    let sql = "UPDATE hosted_links SET lease_ms = max(lease_ms, ?2)
+        WHERE repository = (SELECT repository FROM hosted_manifests WHERE id = ?1)
+        AND digest IN (SELECT digest FROM hosted_references WHERE manifest = ?1 AND NOT is_manifest)";
     to.prepare_cached(sql)?.execute(params![entry.place, due])?;
     let sql = "INSERT OR REPLACE INTO hosted_reviews (kind, place, digest, due_ms)
         SELECT ?2, repository, digest, ?3 FROM hosted_references WHERE manifest = ?1 AND NOT is_manifest";

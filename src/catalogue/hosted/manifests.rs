@@ -156,8 +156,9 @@ fn refer(
 pub(super) fn revive(to: &Connection, manifest: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE hosted_manifests SET deleted_ms = NULL WHERE id = ?1";
     to.prepare_cached(sql)?.execute([manifest])?;
-    let sql = "UPDATE hosted_links SET deleted_ms = NULL WHERE (repository, digest) IN
-        (SELECT repository, digest FROM hosted_references WHERE manifest = ?1)";
+    let sql = "UPDATE hosted_links SET deleted_ms = NULL
+        WHERE repository = (SELECT repository FROM hosted_manifests WHERE id = ?1)
+        AND digest IN (SELECT digest FROM hosted_references WHERE manifest = ?1)";
     to.prepare_cached(sql)?.execute([manifest])?;
     let sql = "DELETE FROM hosted_reviews WHERE kind = ?1 AND place = ?2";
     to.prepare_cached(sql)?

@@ -13,6 +13,9 @@ use crate::store::disk::DiskFile;
 /// The most files, however many descriptors there may be: each holds some KiB of the kernel's memory.
 const OPEN_FILES_MAX: usize = 16_384;
 
+/// The part of the descriptors that a second store counts on: a quarter of that is for its open blobs.
+const SECOND_PART: u64 = 4;
+
 /// The fewest files.
 const OPEN_FILES_MIN: usize = 64;
 
@@ -21,9 +24,15 @@ const OPEN_FILES_MIN: usize = 64;
 pub(in crate::store) struct OpenFiles(Mutex<LruCache<Digest, Arc<DiskFile>>>);
 
 impl OpenFiles {
-    /// None yet; room for as many as the limit on open files allows now.
-    pub(in crate::store) fn new() -> Self {
-        let max = files_max(getrlimit(Resource::Nofile).current);
+    /// None yet; room for as many as the limit on open files allows now: fewer for a `second` store beside another.
+    pub(in crate::store) fn new(second: bool) -> Self {
+        let limit = getrlimit(Resource::Nofile).current;
+        let limit = if second {
+            limit.map(|limit| limit / SECOND_PART)
+        } else {
+            limit
+        };
+        let max = files_max(limit);
         Self(Mutex::new(LruCache::new(max)))
     }
 

@@ -43,6 +43,8 @@ struct State {
     algorithm: Algorithm,
     hashed: u64,
     reserved: u64,
+    /// Bytes that are durably in the file.
+    durable: Option<u64>,
     /// It was published, or is gone: nothing is to be given back.
     is_over: bool,
 }
@@ -201,6 +203,7 @@ impl Upload {
                 algorithm,
                 hashed: 0,
                 reserved,
+                durable: None,
                 is_over: false,
             }),
         }
@@ -281,6 +284,40 @@ impl Upload {
         Ok(())
     }
 
+    /// Sees whether it has this digest, and makes it durable unless the same is stored already: what takes long of
+    /// [`Upload::finish`], ahead of it.
+    ///
+    /// # Errors
+    /// [`FinishError`].
+    pub async fn verify(self: &Arc<Self>, digest: Digest) -> Result<(), FinishError> {
+        let upload = Arc::clone(self);
+        let work = Arc::clone(self.cas.contents().layout().work());
+        let task = Task::of("verify an upload of", &digest);
+        let verified = work.run(Kind::Keep, task, move || {
+            let mut state = upload.state();
+            upload.verify_now(&mut state, &digest)
+        });
+        verified.await.map_err(StoreError::from)?
+    }
+
+    fn verify_now(&self, state: &mut State, digest: &Digest) -> Result<(), FinishError> {
+        let failed = |error: io::Error| StoreError::from(error).during("commit", digest);
+        if state.is_over {
+            return Err(StoreError::Failing("the upload is over".to_owned()).into());
+        }
+        let size = self.length();
+        let got = self.hash(state, digest.algorithm(), size).map_err(failed)?;
+        if got != *digest {
+            return Err(FinishError::Digest(got));
+        }
+        let is_stored = self.cas.contents().contains(digest) == Some(size);
+        if !is_stored && state.durable != Some(size) {
+            self.file.sync().map_err(failed)?;
+            state.durable = Some(size);
+        }
+        Ok(())
+    }
+
     /// Makes it a stored blob: size and digest checked, durable, under its final name. If the same is stored already,
     /// that stays. After an error it is as before.
     ///
@@ -297,19 +334,14 @@ impl Upload {
     fn finish_now(&self, digest: &Digest) -> Result<Stored, FinishError> {
         let failed = |error: io::Error| StoreError::from(error).during("commit", digest);
         let mut state = self.state();
-        if state.is_over {
-            return Err(StoreError::Failing("the upload is over".to_owned()).into());
-        }
-        let size = self.length();
-        let got = self
-            .hash(&mut state, digest.algorithm(), size)
-            .map_err(failed)?;
-        if got != *digest {
-            return Err(FinishError::Digest(got));
-        }
-        self.file.sync().map_err(failed)?;
-        let reserved = state.reserved;
+        self.verify_now(&mut state, digest)?;
+        let (size, reserved) = (self.length(), state.reserved);
+        let is_durable = state.durable == Some(size);
         let published = self.cas.publish(digest, reserved, size, 0, |layout| {
+            if !is_durable {
+                // The same was stored, and its file is not there any more.
+                self.file.sync()?;
+            }
             layout.uploads().publish(&self.id, digest)
         });
         let published = published.map_err(failed)?;

@@ -61,7 +61,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 46] = [
+const CONTRACT: [(&str, &str, &[&str]); 49] = [
     ("roadstead_audit_dropped_total", "counter", &[]),
     ("roadstead_audit_failed", "gauge", &[]),
     ("roadstead_auth_total", "counter", &["method", "result"]),
@@ -98,6 +98,8 @@ const CONTRACT: [(&str, &str, &[&str]); 46] = [
         "histogram",
         &["kind", "outcome"],
     ),
+    ("roadstead_gc_queue", "gauge", &[]),
+    ("roadstead_hosted_bytes", "gauge", &[]),
     ("roadstead_limited_total", "counter", &["limit"]),
     ("roadstead_log_lines_dropped_total", "counter", &[]),
     ("roadstead_node_requests_total", "counter", &["status"]),
@@ -123,6 +125,7 @@ const CONTRACT: [(&str, &str, &[&str]); 46] = [
     ("roadstead_tier_written_bytes_total", "counter", &[]),
     ("roadstead_traces_dropped_total", "counter", &["reason"]),
     ("roadstead_traces_exported_total", "counter", &[]),
+    ("roadstead_uploads_in_flight", "gauge", &[]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
     (
         "roadstead_upstream_endpoint_up",
@@ -251,7 +254,7 @@ fn every_label_value_is_from_a_closed_set() {
         ("endpoint".to_owned(), set(&["mirror.example:8443"])),
         (
             "kind".to_owned(),
-            set(&["manifest", "blob", "tags", "referrers", "other"]),
+            set(&["manifest", "blob", "tags", "referrers", "upload", "other"]),
         ),
         ("limit".to_owned(), set(&LIMITS)),
         ("method".to_owned(), set(&METHODS)),

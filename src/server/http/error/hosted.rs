@@ -128,6 +128,9 @@ impl From<HostedError> for ApiError {
             E::Store(error) if error.is_room() => {
                 "there is no room for more hosted content (hosted.max_size)".to_owned()
             }
+            E::Store(error) if error.is_passing() => {
+                "nothing can be pushed here now; go on in a moment".to_owned()
+            }
             E::Store(_) => "the disk of hosted repositories fails".to_owned(),
             E::Damaged(_) => "the blob cannot be read now".to_owned(),
             E::Manifest(why) => format!("no manifest that can be kept here: {why}"),
