@@ -344,8 +344,8 @@ impl App {
             addresses,
             reload,
             admin_address,
-            guard: guard.clone(),
-            mirror: mirror.clone(),
+            guard,
+            mirror,
             serving: TaskTracker::new(),
             leaving: Leaving::new(stop_serving.clone()),
             stop_serving,
@@ -357,14 +357,19 @@ impl App {
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
-        let (leave, stop) = (app.leaving.clone(), app.stop_serving.clone());
-        let process = app.process(describe, clock);
-        let serving = bound.serve(mirror, metrics, guard, process, leave, stop);
-        app.serving.spawn(serving);
+        app.serve(bound, metrics, app.process(describe, clock));
         if let Some(before) = before {
             before.serves().await;
         }
         Ok(app)
+    }
+
+    /// Serves, until it is told to stop.
+    fn serve(&self, bound: Bound, metrics: Metrics, process: Process) {
+        let (mirror, guard) = (self.mirror.clone(), self.guard.clone());
+        let (leave, stop) = (self.leaving.clone(), self.stop_serving.clone());
+        let serving = bound.serve(mirror, metrics, guard, process, leave, stop);
+        self.serving.spawn(serving);
     }
 
     /// The process, as its operators ask it.

@@ -41,7 +41,9 @@ impl Tier {
                     // There is no bucket where nothing can be written.
                     let why = match &error {
                         BucketError::Absent => "there is no such bucket, or no such key".to_owned(),
-                        other => other.to_string(),
+                        BucketError::Refused(_) | BucketError::Rests | BucketError::Failed(_) => {
+                            error.to_string()
+                        }
                     };
                     if self.queue.is_in_trouble(Some(why.clone())) {
                         tracing::warn!(
