@@ -127,18 +127,31 @@ async fn namespaces(
             let name = query.need("name")?;
             let before = hosted.names().namespace(&name);
             let before = before.ok_or_else(|| AdminError::from(Refused::NoNamespace(name)))?;
+            is_not_of_the_file(hosted, &before.name)?;
             let wanted = wanted(&mut query, Some(before))?;
             change(hosted, wanted, false, "namespace changed", changes).await
         }
         Method::DELETE => {
             let name = query.need("name")?;
             query.end()?;
+            is_not_of_the_file(hosted, &name)?;
             hosted.drop_namespace(&name, OPERATOR).await?;
             changes.push(told("namespace deleted", name, Value::Null));
             json(StatusCode::OK, &HostedChange { changed: true })
         }
         _ => Err(AdminError::method("GET, HEAD, POST, PUT, DELETE")),
     }
+}
+
+/// Refuses to change what the configuration says of a namespace: the next start would undo it.
+fn is_not_of_the_file(hosted: &Hosted, name: &str) -> Result<(), AdminError> {
+    if hosted.config().namespaces.iter().any(|it| it.name == name) {
+        let why = format!(
+            "the namespace {name:?} is in the configuration ([[hosted.namespace]]): change it there, and `roadstead reload`"
+        );
+        return Err(AdminError::new(StatusCode::CONFLICT, why));
+    }
+    Ok(())
 }
 
 async fn change(

@@ -162,3 +162,21 @@ async fn hosted_repositories_are_in_the_catalog_in_pages() {
         ["docker.io/library/nginx", "other/c", "team/a", "team/b"]
     );
 }
+
+/// The next start would undo it, and make a private namespace public again.
+#[tokio::test]
+async fn a_namespace_of_the_configuration_is_changed_there_alone() {
+    let mirror = registry().start().await;
+    let path = "/api/v1/namespaces?name=team";
+    let set = format!("{path}&visibility=private");
+    for (method, path) in [(Method::PUT, set.as_str()), (Method::DELETE, path)] {
+        let refused = mirror
+            .admin
+            .ask(method, path, &[crate::common::ADMIN])
+            .await;
+        assert_eq!(refused.status, 409);
+        assert!(refused.text().contains("[[hosted.namespace]]"));
+    }
+    let listed = mirror.admin.get("/api/v1/namespaces").await.text();
+    assert!(listed.contains("\"team\""), "{listed}");
+}
