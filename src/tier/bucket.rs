@@ -385,7 +385,7 @@ fn encrypted(builder: AmazonS3Builder, how: &str) -> object_store::Result<Amazon
 }
 
 /// The address with the bucket's name in the host, where that is how the store has it.
-fn hosted(address: &str, bucket: &str, virtual_hosted: bool) -> String {
+pub(super) fn hosted(address: &str, bucket: &str, virtual_hosted: bool) -> String {
     match address.split_once("://") {
         Some((scheme, rest)) if virtual_hosted => format!("{scheme}://{bucket}.{rest}"),
         Some(_) | None => address.to_owned(),

@@ -11,6 +11,7 @@ use object_store::client::{HttpRequestBody, HttpService as _};
 use serde::Deserialize;
 use url::Url;
 
+use super::bucket::hosted;
 use super::config::{Config, Scheme};
 use super::connect::{Connect, Keys};
 use super::error::BucketError;
@@ -67,11 +68,11 @@ impl Lister {
             None => format!("https://{bucket}.s3.{region}.amazonaws.com/"),
             Some(endpoint) => {
                 let address = endpoint.as_str().trim_end_matches('/');
-                match address.split_once("://") {
-                    Some((scheme, rest)) if config.access.virtual_hosted => {
-                        format!("{scheme}://{bucket}.{rest}/")
-                    }
-                    Some(_) | None => format!("{address}/{bucket}/"),
+                let place = hosted(address, bucket, config.access.virtual_hosted);
+                if config.access.virtual_hosted {
+                    format!("{place}/")
+                } else {
+                    format!("{place}/{bucket}/")
                 }
             }
         };

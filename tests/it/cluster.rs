@@ -368,7 +368,7 @@ async fn a_node_keeps_its_name_over_a_restart_and_others_go_on_without_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_asks_in_the_background_and_for_what_is_not_there() {
     let registry = FakeRegistry::start().await;
-    let nodes = Nodes::changed(&registry, 3, |config| {
+    let nodes = Nodes::with_all(&registry, 3, |config| {
         config.tags.defaults.revalidate = roadstead::mirror::Revalidate::Background;
         config.tags.defaults.negative_ttl = TTL;
     })

@@ -48,9 +48,17 @@ impl Nodes {
         count: usize,
         change: impl Fn(&mut roadstead::config::Config),
     ) -> Self {
+        Self::alike(registry, count, secret(), change).await
+    }
+
+    async fn alike(
+        registry: &FakeRegistry,
+        count: usize,
+        secret: TempDir,
+        change: impl Fn(&mut roadstead::config::Config),
+    ) -> Self {
         let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
         let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
-        let secret = secret();
         let mut nodes = Vec::new();
         for address in &all {
             let cluster = config(*address, seeds.clone(), &secret);
@@ -89,52 +97,13 @@ impl Nodes {
 
     /// So many nodes that know each other, with these rules of access.
     pub(crate) async fn guarded(registry: &FakeRegistry, count: usize, access: &str) -> Self {
-        let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
-        let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
         let secret = secret();
         let users = crate::access::htpasswd(secret.path(), &["alice"]);
         let access = access.replace("HTPASSWD", &format!("{users:?}"));
-        let mut nodes = Vec::new();
-        for address in &all {
-            let cluster = config(*address, seeds.clone(), &secret);
-            let builder = MirrorBuilder::of(registry).with(|config| {
-                config.cluster = Some(Box::new(cluster));
-                config.access = crate::access::access(&access);
-            });
-            nodes.push(builder.start().await);
-        }
-        let nodes = Self {
-            nodes,
-            _secret: secret,
-        };
-        nodes.see(&vec![count; count]).await;
-        nodes
-    }
-
-    /// Nodes that know each other, with this changed in the configuration of each.
-    pub(super) async fn changed(
-        registry: &FakeRegistry,
-        count: usize,
-        change: impl Fn(&mut roadstead::config::Config),
-    ) -> Self {
-        let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
-        let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
-        let secret = secret();
-        let mut nodes = Vec::new();
-        for address in &all {
-            let cluster = config(*address, seeds.clone(), &secret);
-            let builder = MirrorBuilder::of(registry).with(|config| {
-                config.cluster = Some(Box::new(cluster));
-                change(config);
-            });
-            nodes.push(builder.start().await);
-        }
-        let nodes = Self {
-            nodes,
-            _secret: secret,
-        };
-        nodes.see(&vec![count; count]).await;
-        nodes
+        Self::alike(registry, count, secret, |config| {
+            config.access = crate::access::access(&access);
+        })
+        .await
     }
 
     /// So many nodes that are told of each other, with this changed.

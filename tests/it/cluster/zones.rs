@@ -102,7 +102,7 @@ async fn a_node_that_comes_fetches_nothing_that_the_others_have() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_of_what_others_have_go_first() {
     let registry = FakeRegistry::start().await;
-    let nodes = Nodes::changed(&registry, 2, |config| {
+    let nodes = Nodes::with_all(&registry, 2, |config| {
         config.cache.max_size = Amount::Bytes(8 * SIZE as u64);
     })
     .await;
