@@ -13,6 +13,7 @@
 //! | `uploads` | from the first byte of an upload to a blob of a repository |
 //! | `blobs` | blobs: reading, mounts, deletes |
 //! | `manifests` | manifests and tags |
+//! | `shape` | the fields that a manifest must have |
 //! | `lists` | tags, repositories, referrers |
 //! | `caches` | what was read from the catalogue, for those who ask again |
 //! | `collect` | the garbage collector, and the expiry of uploads |
@@ -31,6 +32,7 @@ mod lists;
 mod manifests;
 mod names;
 mod sessions;
+mod shape;
 mod uploads;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -215,12 +217,10 @@ impl Hosted {
         self.learn().await
     }
 
-    /// Takes memory for the body of a push.
-    ///
-    /// # Errors
-    /// [`HostedError::TooMany`]: the client has its share.
-    pub fn take_in(&self, client: IpAddr, bytes: usize) -> Result<Share, HostedError> {
-        self.inner.intake.enter(client, bytes)
+    /// Memory for what a client is sending.
+    #[must_use]
+    pub fn take_in(&self, client: IpAddr) -> Share {
+        self.inner.intake.enter(client)
     }
 
     /// The trouble that keeps anything from being written, in one line.

@@ -38,6 +38,18 @@ pub enum HostedError {
     /// Too many uploads are under way.
     #[error("too many uploads are under way; finish or cancel some first")]
     TooMany,
+    /// More is on its way into a namespace than it may have at all.
+    #[error(
+        "namespace {namespace} may have {quota} bytes, and uploads under way have {coming} already"
+    )]
+    OverQuota {
+        /// The namespace.
+        namespace: String,
+        /// Bytes of its uploads under way.
+        coming: u64,
+        /// Bytes that it may have.
+        quota: u64,
+    },
     /// A blob that is known cannot be read.
     #[error("the blob {0} cannot be read")]
     Damaged(Digest),

@@ -1,5 +1,6 @@
 //! Memory for what clients are sending: each may have as much as is left then, half of all if it is alone. A client that
-//! takes more leaves room for the others.
+//! takes more leaves room for the others. Bytes count that have come, and not those that were announced: a client that
+//! sends slowly takes next to nothing.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,23 +30,13 @@ pub struct Share {
 }
 
 impl Intake {
-    /// Takes a part of it for a client.
-    ///
-    /// # Errors
-    /// [`HostedError::TooMany`]: it has its share.
-    pub(super) fn enter(&self, client: IpAddr, bytes: usize) -> Result<Share, HostedError> {
-        let mut table = self.table();
-        let own = table.of.get(&client).copied().unwrap_or_default();
-        if own + bytes > BYTES_MAX.saturating_sub(table.total) {
-            return Err(HostedError::TooMany);
-        }
-        *table.of.entry(client).or_default() += bytes;
-        table.total += bytes;
-        Ok(Share {
+    /// A part of it for a client, of nothing yet.
+    pub(super) fn enter(&self, client: IpAddr) -> Share {
+        Share {
             intake: self.clone(),
             client,
-            bytes,
-        })
+            bytes: 0,
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -54,8 +45,29 @@ impl Intake {
     }
 }
 
+impl Share {
+    /// Adds bytes that have come.
+    ///
+    /// # Errors
+    /// [`HostedError::TooMany`]: the client has its share. Nothing was added.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), HostedError> {
+        let mut table = self.intake.table();
+        let own = table.of.get(&self.client).copied().unwrap_or_default();
+        if own.saturating_add(bytes) > BYTES_MAX.saturating_sub(table.total) {
+            return Err(HostedError::TooMany);
+        }
+        *table.of.entry(self.client).or_default() += bytes;
+        table.total += bytes;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
         let mut table = self.intake.table();
         table.total = table.total.saturating_sub(self.bytes);
         if let Some(own) = table.of.get_mut(&self.client) {
@@ -75,13 +87,13 @@ mod tests {
     fn one_client_leaves_room_for_others_and_all_is_given_back() {
         let intake = Intake::default();
         let (one, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let mut held = Vec::new();
-        while let Ok(share) = intake.enter(one, 1 << 20) {
-            held.push(share);
-        }
-        assert_eq!(held.len(), BYTES_MAX / 2 / (1 << 20));
-        held.push(intake.enter(other, 1 << 20).unwrap());
-        drop(held);
+        let mut held = intake.enter(one);
+        while held.grow(1 << 20).is_ok() {}
+        assert_eq!(held.bytes, BYTES_MAX / 2);
+        intake.enter(one).grow(1).unwrap_err();
+        let mut others = intake.enter(other);
+        others.grow(1 << 20).unwrap();
+        drop((held, others));
         let table = intake.table();
         assert_eq!((table.total, table.of.len()), (0, 0));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Hosted, HostedError};
+use super::{Hosted, HostedError, shape};
 use crate::catalogue::hosted::{
     ANNOTATIONS_BYTES_MAX, Act, Condition, Done, Found, ManifestPut, REFERENCES_MAX, Refused,
     TagPut,
@@ -260,6 +260,7 @@ fn inspected(wanted: &ManifestWanted<'_>) -> Result<Inspection, HostedError> {
     if schema1.contains(&inspection.media_type.as_str()) {
         return refused("schema 1 is not kept here: convert the image".to_owned());
     }
+    shape::check(&inspection.media_type, &wanted.bytes).map_err(HostedError::Manifest)?;
     if inspection.children.len() > REFERENCES_MAX {
         return refused(format!("it names more than {REFERENCES_MAX} digests"));
     }

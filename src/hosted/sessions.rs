@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -17,6 +18,11 @@ use crate::store::{LeftUpload, Upload};
 
 /// Uploads at once. A push of an image has some; each costs an open file and a hash.
 const SESSIONS_MAX: usize = 2_048;
+
+/// Time after which an upload gives its place to a new one, if there are too many: its client is hardly there any more. One
+/// without a byte has nothing to lose.
+const ABANDONED_AFTER: Duration = Duration::from_mins(10);
+const EMPTY_AFTER: Duration = Duration::from_mins(1);
 
 /// Random bytes of an upload's name.
 const ID_BYTES: usize = 16;
@@ -162,6 +168,16 @@ impl Session {
         self.last.store(now.0, Ordering::Relaxed);
     }
 
+    /// True if nobody has gone on with it for so long that its place may be another's.
+    fn is_abandoned(&self, now: Timestamp) -> bool {
+        let most = if self.length() == 0 {
+            EMPTY_AFTER
+        } else {
+            ABANDONED_AFTER
+        };
+        now.since(self.last()) >= most && self.writer.try_lock().is_ok()
+    }
+
     fn info(&self) -> SessionInfo {
         SessionInfo {
             id: self.id.clone(),
@@ -184,6 +200,27 @@ impl Sessions {
         *table.of.entry(session.client).or_default() += 1;
         table.all.insert(session.id.clone(), session);
         Ok(())
+    }
+
+    /// The one that has been abandoned longest: of the client, or else of the address that has most.
+    pub(super) fn abandoned(&self, client: IpAddr, now: Timestamp) -> Option<Arc<Session>> {
+        let table = self.table();
+        let most = table.of.iter().max_by_key(|(_, number)| **number);
+        let most = most.map(|(client, _)| *client);
+        let of = |client: IpAddr| {
+            let own = table.all.values().filter(|it| it.client == client);
+            let own = own.filter(|it| it.is_abandoned(now));
+            own.min_by_key(|it| it.last()).cloned()
+        };
+        of(client).or_else(|| of(most?))
+    }
+
+    /// Bytes that are on their way into the repositories of a namespace.
+    pub(super) fn bytes_of(&self, namespace: &str) -> u64 {
+        let table = self.table();
+        let own = table.all.values();
+        let own = own.filter(|it| super::names::namespace_of(&it.repository) == namespace);
+        own.map(|it| it.length()).sum()
     }
 
     /// An upload of a repository.
@@ -271,13 +308,8 @@ mod tests {
         let sessions = Sessions::default();
         let repository = Repository::parse("team/app").unwrap();
         let begin = |client: [u8; 4]| {
-            let session = Session::new(
-                &repository,
-                "",
-                client.into(),
-                Algorithm::Sha256,
-                Timestamp(1),
-            );
+            let now = Timestamp(1);
+            let session = Session::new(&repository, "", client.into(), Algorithm::Sha256, now);
             sessions.enter(Arc::new(session.unwrap()))
         };
         let mut number = 0;
@@ -290,5 +322,16 @@ mod tests {
         assert!(sessions.find(&id, &repository, "alice").is_err());
         sessions.leave(&id).unwrap();
         assert_eq!(sessions.len(), SESSIONS_MAX / 2);
+        // Nobody gives a place before its time, and then the one does that has most.
+        let after = |passed: Duration| Timestamp(1).plus(passed);
+        let soon = after(EMPTY_AFTER / 2);
+        assert!(sessions.abandoned([10, 0, 0, 3].into(), soon).is_none());
+        let late = after(EMPTY_AFTER);
+        let victim = sessions.abandoned([10, 0, 0, 3].into(), late).unwrap();
+        assert_eq!(victim.client, IpAddr::from([10, 0, 0, 1]));
+        let writing = victim.writer.try_lock().unwrap();
+        let other = sessions.abandoned([10, 0, 0, 3].into(), late).unwrap();
+        assert_ne!(victim.id, other.id, "somebody writes to it");
+        drop(writing);
     }
 }

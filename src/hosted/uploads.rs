@@ -19,6 +19,9 @@ use crate::store::{Blob, FinishError, Stored};
 /// without a word.
 const SILENT_MIN: Duration = Duration::from_secs(3);
 
+/// Abandoned uploads that are ended for a new one.
+const PLACES_MAX: usize = 16;
+
 /// Time that a writer has to leave.
 const LEAVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -55,7 +58,14 @@ impl Writer {
             // What a request has left that was given up in the middle of a write.
             return Err(HostedError::Offset(upload.length()));
         }
-        self.length = upload.append(chunks).await?;
+        let bytes = chunks.iter().map(|it| it.len() as u64).sum();
+        self.hosted.has_room(&self.session.repository, bytes)?;
+        match upload.append(chunks).await {
+            Ok(length) => self.length = length,
+            // Somebody has ended it meanwhile.
+            Err(_) if self.hosted.is_over(&self.session) => return Err(HostedError::NoUpload),
+            Err(error) => return Err(error.into()),
+        }
         self.session.touch(self.hosted.inner.clock.now());
         Ok(())
     }
@@ -71,7 +81,12 @@ impl Writer {
             let Self {
                 session, _alone, ..
             } = self;
-            let done = hosted.finish(&session, digest, &by).await;
+            let done = match hosted.finish(&session, digest, &by).await {
+                Err(HostedError::Store(_)) if hosted.is_over(&session) => {
+                    Err(HostedError::NoUpload)
+                }
+                done => done,
+            };
             // Also where its blob was published and not entered: it has nothing left to be finished.
             let is_over = session.upload.get().is_some_and(|it| it.is_over());
             if is_over || matches!(done, Err(HostedError::Digest(_))) {
@@ -99,10 +114,11 @@ impl Hosted {
         algorithm: Option<Algorithm>,
     ) -> Result<Arc<Session>, HostedError> {
         self.inner.catalogue.must_be_writable()?;
+        self.has_room(repository, 0)?;
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
         let now = self.inner.clock.now();
         let session = Arc::new(Session::new(repository, owner, client, algorithm, now)?);
-        self.inner.sessions.enter(Arc::clone(&session))?;
+        self.make_place(&session).await?;
         match self.file(&session).await {
             Ok(_) => Ok(session),
             Err(error) => {
@@ -110,6 +126,53 @@ impl Hosted {
                 Err(error)
             }
         }
+    }
+
+    /// Takes an upload in. Where there are too many, those give their places that were abandoned.
+    async fn make_place(&self, session: &Arc<Session>) -> Result<(), HostedError> {
+        let sessions = &self.inner.sessions;
+        for _ in 0..PLACES_MAX {
+            let entered = sessions.enter(Arc::clone(session));
+            if entered.is_ok() {
+                return entered;
+            }
+            let Some(abandoned) = sessions.abandoned(session.client, self.inner.clock.now()) else {
+                return entered;
+            };
+            tracing::warn!(
+                upload = abandoned.id,
+                repository = %abandoned.repository,
+                client = %abandoned.client,
+                bytes = abandoned.length(),
+                "too many uploads: one that nobody has gone on with for minutes was ended for a new one"
+            );
+            self.forget(&abandoned).await;
+        }
+        sessions.enter(Arc::clone(session))
+    }
+
+    /// Sees that what is on its way into a namespace would not be more than its quota by itself. What the namespace has
+    /// already counts when it is known what the bytes are: content that is there is no more for being pushed again.
+    fn has_room(&self, repository: &Repository, bytes: u64) -> Result<(), HostedError> {
+        let namespace = self.inner.names.of(repository);
+        let Some((namespace, quota)) = namespace.and_then(|it| Some((it.name, it.quota?))) else {
+            return Ok(());
+        };
+        let coming = self.inner.sessions.bytes_of(&namespace);
+        if coming.saturating_add(bytes) <= quota {
+            return Ok(());
+        }
+        Err(HostedError::OverQuota {
+            namespace,
+            coming,
+            quota,
+        })
+    }
+
+    /// True if an upload has ended.
+    #[must_use]
+    pub fn is_over(&self, session: &Session) -> bool {
+        self.inner.sessions.any(&session.id).is_none()
     }
 
     /// An upload of a repository, and of nobody else.
@@ -300,6 +363,8 @@ impl Hosted {
     /// Takes an upload out, and deletes its file.
     pub(super) async fn forget(&self, session: &Arc<Session>) {
         self.inner.sessions.leave(&session.id);
+        // Whoever waits for more of it need not.
+        session.interrupt.notify_waiters();
         match session.upload.get() {
             Some(upload) => upload.discard().await,
             None => self.inner.store.uploads().discard(&session.id).await,

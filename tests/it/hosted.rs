@@ -1,5 +1,6 @@
 //! Hosted repositories: what is pushed here, over HTTP.
 
+mod abuse;
 mod access;
 mod broken;
 mod collect;

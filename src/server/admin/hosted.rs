@@ -335,9 +335,10 @@ impl From<HostedError> for AdminError {
                 StatusCode::BAD_REQUEST
             }
             HostedError::NoUpload => StatusCode::NOT_FOUND,
-            HostedError::Offset(_) | HostedError::Writing(_) | HostedError::Immutable(_) => {
-                StatusCode::CONFLICT
-            }
+            HostedError::Offset(_)
+            | HostedError::Writing(_)
+            | HostedError::OverQuota { .. }
+            | HostedError::Immutable(_) => StatusCode::CONFLICT,
             HostedError::Catalogue(_)
             | HostedError::Store(_)
             | HostedError::TooMany

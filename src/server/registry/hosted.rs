@@ -26,8 +26,8 @@ use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
 use crate::telemetry::metrics::HOSTED;
 use crate::telemetry::{Kind, Outcome};
-use http::{Method, StatusCode};
-use hyper::body::Incoming;
+use http::{Method, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
 pub(super) use lists::catalog_page;
 pub(super) use places::{Target, is_push, refuse_mirrored};
 use std::borrow::Cow;
@@ -57,13 +57,19 @@ impl HostedRequest<'_> {
     /// Answers it. `fall`: when an upstream is asked instead.
     pub(super) async fn answer(
         &self,
-        body: Incoming,
+        mut body: Incoming,
         fall: Option<Fall>,
         exchange: &mut Exchange,
     ) -> Result<Answered, ApiError> {
         self.note(fall, exchange);
         let reply = if self.request.action == Action::Write || self.is_upload() {
-            self.write(body, exchange).await
+            let announced = body.size_hint().lower();
+            let written = self.write(&mut body, exchange).await;
+            if written.is_err() {
+                let waits = self.request.head.headers.contains_key(header::EXPECT);
+                body::throw_away(&mut body, announced, waits).await;
+            }
+            written
         } else {
             self.read(fall, exchange).await
         };
@@ -119,7 +125,7 @@ impl HostedRequest<'_> {
         })
     }
 
-    async fn write(&self, body: Incoming, exchange: &mut Exchange) -> Result<Reply, Failed> {
+    async fn write(&self, body: &mut Incoming, exchange: &mut Exchange) -> Result<Reply, Failed> {
         places::refuse_pages(self.request, self.hosted.names())?;
         let method = &self.request.head.method;
         let is_delete = *method == Method::DELETE;
@@ -203,9 +209,10 @@ impl HostedRequest<'_> {
 
     /// Without access rules this machine may do all, and others pull what is public.
     fn may_without_rules(&self, verb: Verb) -> Result<(), ApiError> {
-        let is_local = self.caller.is_this_machine(self.request.head);
         match verb {
-            _ if is_local => Ok(()),
+            _ if is_local(self.caller, self.request, self.hosted) => Ok(()),
+            // What a page writes was refused before, by the header that tells it.
+            Verb::Push | Verb::Delete if self.caller.is_this_machine(self.request.head) => Ok(()),
             Verb::Pull | Verb::List if self.is_private() => Err(ApiError::no_repository()),
             Verb::Pull | Verb::List => Ok(()),
             Verb::Push | Verb::Delete | Verb::Admin => Err(ApiError::may_not(
@@ -279,12 +286,17 @@ pub(super) fn sees(
     let namespace = hosted.names().of(repository);
     let is_private = namespace.is_none_or(|it| it.visibility == Visibility::Private);
     match visitor {
-        None => !is_private || caller.is_this_machine(request.head),
+        None => !is_private || is_local(caller, request, hosted),
         Some(visitor) => {
             let resource = Resource::repository(repository.as_str());
             visitor.sees_resource(&resource) && !(is_private && visitor.who.is_anonymous())
         }
     }
+}
+
+/// True if this machine asks, and no web page that it shows.
+fn is_local(caller: &Caller<'_>, request: &Request<'_>, hosted: &Hosted) -> bool {
+    caller.is_this_machine(request.head) && places::is_no_page(request.host, hosted.names())
 }
 
 fn accepted() -> Reply {

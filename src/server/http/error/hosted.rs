@@ -23,6 +23,14 @@ impl ApiError {
         Self::own(Status::FORBIDDEN, Code::Denied, message)
     }
 
+    /// 400: no repository can have this name.
+    pub(crate) fn bad_repository(name: &str) -> Self {
+        let message = format!(
+            "{name:?} can be no repository: lower-case letters, digits, and . _ - / between them"
+        );
+        Self::own(Status::BAD_REQUEST, Code::NameInvalid, message)
+    }
+
     /// 403: this client may not do that, and how it could.
     pub(crate) fn may_not(message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
         Self::own(Status::FORBIDDEN, Code::Denied, message)
@@ -121,7 +129,7 @@ impl From<HostedError> for ApiError {
             E::Manifest(_) => (Status::BAD_REQUEST, Code::ManifestInvalid),
             E::TooMany => (Status::TOO_MANY_REQUESTS, Code::TooManyRequests),
             E::Damaged(_) => (Status::INTERNAL_SERVER_ERROR, Code::Unknown),
-            E::Immutable(_) => (Status::FORBIDDEN, Code::Denied),
+            E::Immutable(_) | E::OverQuota { .. } => (Status::FORBIDDEN, Code::Denied),
         };
         let message = match &error {
             E::Catalogue(_) => "hosted repositories cannot be read or written now".to_owned(),
@@ -141,6 +149,7 @@ impl From<HostedError> for ApiError {
             | E::Writing(_)
             | E::Digest(_)
             | E::TooMany
+            | E::OverQuota { .. }
             | E::Immutable(_)) => other.to_string(),
         };
         let mut refusal = Self::new(status, code, message, &error);

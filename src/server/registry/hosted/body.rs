@@ -1,30 +1,43 @@
 //! Bodies of pushes, on their way into an upload.
 
-use crate::hosted::{HostedError, Writer};
+use crate::hosted::{HostedError, Session, Share, Writer};
+use crate::oci::ErrorCode;
 use crate::server::http::error::ApiError;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use std::pin::pin;
 use std::time::Duration;
 
 /// Bytes that are written at once. As many again come in meanwhile.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Bytes that a body takes in memory: two batches, and what the last piece of each is over.
-pub(super) const BODY_BYTES: usize = 3 * BATCH_BYTES;
-
 /// The longest time without a byte. What has come until then stays, and its client may go on from there.
 const IDLE_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// The end of a body.
+/// The longest time that bytes are kept in memory for more to come, so that who sends slowly takes nothing of it.
+const KEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes and time of a refused body that are taken and thrown away: a client that is still sending would find its
+/// connection closed, and not the answer.
+const REST_BYTES_MAX: usize = 8 * 1024 * 1024;
+const REST_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// What has come, and the memory that it takes.
+struct Batch {
+    chunks: Vec<Bytes>,
+    bytes: usize,
+    share: Share,
+}
+
+/// The end of a batch.
 enum Next {
-    /// Some of it.
-    Batch(Vec<Bytes>),
-    /// All of it has come; this is the rest.
-    End(Vec<Bytes>),
+    /// More may come.
+    More(Batch),
+    /// All of the body has come; this is the rest.
+    End(Batch),
     /// It broke off, or took too long; this is what came before.
-    Broken(Vec<Bytes>, &'static str),
+    Broken(Batch, &'static str),
 }
 
 /// The reason why a body did not come in whole.
@@ -41,66 +54,139 @@ impl From<HostedError> for Unreceived {
     }
 }
 
-/// Writes a body to an upload: while one batch is written, the next comes in.
+/// Writes a body to an upload: while one batch is written, the next comes in. `share`: memory for a batch.
 ///
 /// # Errors
 /// [`Unreceived`]. What was written before stays.
-pub(super) async fn receive(mut body: Incoming, writer: &mut Writer) -> Result<(), Unreceived> {
-    let mut next = take(&mut body, writer).await;
+pub(super) async fn receive(
+    body: &mut Incoming,
+    writer: &mut Writer,
+    share: impl Fn() -> Share,
+) -> Result<(), Unreceived> {
+    let session = writer.session().clone();
+    let mut next = take(body, &session, share()).await;
     loop {
-        let (batch, is_last, broken) = match next {
-            Next::Batch(batch) => (batch, false, None),
-            Next::End(batch) => (batch, true, None),
-            Next::Broken(batch, why) => (batch, true, Some(why)),
+        let (batch, end) = match next {
+            Next::More(batch) => (batch, None),
+            Next::End(batch) => (batch, Some(Ok(()))),
+            Next::Broken(batch, why) => (batch, Some(Err(Unreceived::Broken(why)))),
         };
-        if is_last {
-            if !batch.is_empty() {
-                writer.write(batch).await?;
-            }
-            return broken.map_or(Ok(()), |why| Err(Unreceived::Broken(why)));
+        let Batch {
+            chunks,
+            bytes,
+            share: held,
+        } = batch;
+        let write = async {
+            let written = match bytes {
+                0 => Ok(()),
+                _ => writer.write(chunks).await,
+            };
+            drop(held);
+            written
+        };
+        if let Some(end) = end {
+            write.await?;
+            return end;
         }
-        let session = writer.session().clone();
-        let coming = take_for(&mut body, &session);
-        let (written, came) = tokio::join!(writer.write(batch), coming);
+        let (written, came) = tokio::join!(write, take(body, &session, share()));
         written?;
         next = came;
     }
 }
 
-async fn take(body: &mut Incoming, writer: &Writer) -> Next {
-    let session = writer.session().clone();
-    take_for(body, &session).await
-}
-
-/// Takes what comes until there is a batch of it, or nothing more for now.
-async fn take_for(body: &mut Incoming, session: &crate::hosted::Session) -> Next {
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    while bytes < BATCH_BYTES {
+/// Takes what comes until there is a batch of it, nothing more for now, or no more memory.
+async fn take(body: &mut Incoming, session: &Session, share: Share) -> Next {
+    let mut batch = Batch {
+        chunks: Vec::new(),
+        bytes: 0,
+        share,
+    };
+    while batch.bytes < BATCH_BYTES {
+        let wait = if batch.bytes == 0 {
+            IDLE_WAIT_MAX
+        } else {
+            KEEP_MAX
+        };
         let frame = {
-            let interrupted = session.interrupted();
-            let mut coming = pin!(tokio::time::timeout(IDLE_WAIT_MAX, body.frame()));
+            let mut coming = pin!(tokio::time::timeout(wait, body.frame()));
             tokio::select! {
                 biased;
                 frame = &mut coming => frame,
-                () = interrupted => {
+                () = session.interrupted() => {
                     return Next::Broken(batch, "another request goes on with this upload");
                 }
             }
         };
         match frame {
+            Err(_elapsed) if batch.bytes > 0 => return Next::More(batch),
             Err(_elapsed) => return Next::Broken(batch, "nothing came for too long"),
             Ok(None) => return Next::End(batch),
             Ok(Some(Err(_error))) => return Next::Broken(batch, "the body broke off"),
             Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    bytes += data.len();
-                    batch.push(data);
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                batch.bytes += data.len();
+                let held = batch.share.grow(data.len());
+                batch.chunks.push(data);
+                if held.is_err() {
+                    // What has come is written before more is read: the connection of whoever sends too much waits.
+                    return Next::More(batch);
                 }
             }
         }
     }
-    Next::Batch(batch)
+    Next::More(batch)
+}
+
+/// Reads a body whole, of at most `bytes_max` bytes, which may take `wait_max`.
+///
+/// # Errors
+/// [`ApiError`].
+pub(super) async fn whole(
+    body: &mut Incoming,
+    share: &mut Share,
+    bytes_max: usize,
+    wait_max: Duration,
+) -> Result<Bytes, ApiError> {
+    let broken = || {
+        let why = "the manifest did not arrive";
+        ApiError::bad_push(ErrorCode::ManifestInvalid, why)
+    };
+    let reading = async {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_error| broken())?.into_data() else {
+                continue;
+            };
+            if bytes.len() + data.len() > bytes_max {
+                return Err(ApiError::manifest_too_large(bytes_max));
+            }
+            share.grow(data.len())?;
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
+    };
+    let read = tokio::time::timeout(wait_max, reading).await;
+    read.unwrap_or_else(|_elapsed| Err(broken()))
+}
+
+/// Takes the rest of a body that was refused, or some of it. A client that asked first (`Expect: 100-continue`) and was
+/// not told to go on sends nothing.
+pub(super) async fn throw_away(body: &mut Incoming, announced: u64, waits: bool) {
+    if waits && body.size_hint().lower() >= announced {
+        return;
+    }
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.into_data().map_or(0, |data| data.len());
+            if bytes > REST_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(REST_WAIT_MAX, rest).await.ok();
 }
 
 impl Unreceived {

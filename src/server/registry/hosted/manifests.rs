@@ -1,5 +1,6 @@
 //! Manifests and blobs of hosted repositories.
 
+use super::body::whole;
 use super::{Asked, HostedRequest};
 use crate::hosted::{Condition, ManifestWanted};
 use crate::mirror::{BlobAnswer, BlobHead, ManifestAnswer};
@@ -10,7 +11,6 @@ use crate::oci::{ByteRange, Digest, ErrorCode, Reference};
 use crate::server::http::access_log::Exchange;
 use crate::server::http::body::Content;
 use crate::server::http::error::ApiError;
-use crate::server::http::whole::{WholeError, whole};
 use crate::server::registry::reply::{EntityTag, Reply};
 use crate::telemetry::Outcome;
 use http::{HeaderMap, HeaderName, StatusCode, header};
@@ -78,23 +78,15 @@ impl HostedRequest<'_> {
     pub(super) async fn put_manifest(
         &self,
         reference: &Reference,
-        body: Incoming,
+        body: &mut Incoming,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         let head = self.request.head;
         let query = PushQuery::parse(head.uri.query())?;
         let condition = condition(&head.headers)?;
         self.have_namespace().await?;
-        let _share = self
-            .hosted
-            .take_in(self.caller.source(), MANIFEST_BYTES_MAX)?;
-        let bytes = whole(body, MANIFEST_BYTES_MAX, MANIFEST_WAIT_MAX).await;
-        let bytes = bytes.map_err(|error| match error {
-            WholeError::TooLong(most) => ApiError::manifest_too_large(most),
-            WholeError::Late(_) | WholeError::Broken(_) => {
-                ApiError::bad_push(ErrorCode::ManifestInvalid, "the manifest did not arrive")
-            }
-        })?;
+        let mut share = self.hosted.take_in(self.caller.source());
+        let bytes = whole(body, &mut share, MANIFEST_BYTES_MAX, MANIFEST_WAIT_MAX).await?;
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let wanted = ManifestWanted {
             reference,

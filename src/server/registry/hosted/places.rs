@@ -90,6 +90,9 @@ pub(in crate::server::registry) fn refuse_mirrored(
         | Route::Referrers { path, .. } => path.as_str(),
         Route::Ping | Route::Catalog(_) => "",
     };
+    if Repository::parse(path).is_err() {
+        return ApiError::bad_repository(path);
+    }
     let rest = path.rsplit('/').next().unwrap_or_default();
     let config = hosted.config();
     let host = config.hosts.first();
@@ -120,6 +123,16 @@ pub(super) fn refuse_pages(request: &Request<'_>, names: &Names) -> Result<(), A
         ));
     }
     Ok(())
+}
+
+/// True if a page of another site, whose name leads to this machine, cannot have sent the request (DNS rebinding): a browser
+/// says that name as the host, and nothing else of it shows in a GET. Names without a dot are nobody's on the Internet.
+pub(super) fn is_no_page(host: Option<&str>, names: &Names) -> bool {
+    host.is_none_or(|host| {
+        let (name, _port) = crate::oci::name::split_port(host);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        is_sure(host) || !name.contains('.') || name.ends_with(".localhost") || names.is_host(host)
+    })
 }
 
 /// True if a host is an address or this machine's own name: no foreign name leads to it.

@@ -2,7 +2,7 @@
 //! ends it (dist-spec, "Pushing blobs").
 
 use super::HostedRequest;
-use super::body::{BODY_BYTES, Unreceived, receive};
+use super::body::{Unreceived, receive};
 use crate::hosted::{HostedError, Session, Writer};
 use crate::oci::push::{ChunkRange, PushQuery};
 use crate::oci::route::Route;
@@ -22,7 +22,7 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const MOUNT_WAIT_MAX: Duration = Duration::from_secs(15);
 
 impl HostedRequest<'_> {
-    pub(super) async fn upload(&self, id: &str, body: Incoming) -> Result<Reply, ApiError> {
+    pub(super) async fn upload(&self, id: &str, body: &mut Incoming) -> Result<Reply, ApiError> {
         let query = PushQuery::parse(self.request.head.uri.query())?;
         let method = &self.request.head.method;
         if id.is_empty() {
@@ -61,7 +61,7 @@ impl HostedRequest<'_> {
     }
 
     /// Begins an upload, or has the blob at once: from another repository, or from the body.
-    async fn begin(&self, query: PushQuery, body: Incoming) -> Result<Reply, ApiError> {
+    async fn begin(&self, query: PushQuery, body: &mut Incoming) -> Result<Reply, ApiError> {
         self.have_namespace().await?;
         if let Some(digest) = query.mount
             && self.mount(&digest, query.from.as_deref()).await
@@ -114,11 +114,16 @@ impl HostedRequest<'_> {
         writer.map_err(|error| ApiError::of_upload(error, &location, session.length()))
     }
 
-    async fn receive(&self, body: Incoming, writer: &mut Writer) -> Result<(), ApiError> {
-        let _share = self.hosted.take_in(self.caller.source(), BODY_BYTES)?;
-        let received = receive(body, writer).await;
+    async fn receive(&self, body: &mut Incoming, writer: &mut Writer) -> Result<(), ApiError> {
+        let share = || self.hosted.take_in(self.caller.source());
+        let received = receive(body, writer, share).await;
         let location = self.location(writer.session());
-        received.map_err(|error: Unreceived| error.answer(&location, writer.length()))
+        received.map_err(|error: Unreceived| {
+            if self.hosted.is_over(writer.session()) {
+                return HostedError::NoUpload.into();
+            }
+            error.answer(&location, writer.length())
+        })
     }
 
     async fn finish(&self, writer: Writer, digest: Digest) -> Result<Reply, ApiError> {
