@@ -420,7 +420,9 @@ async fn a_large_blob_is_written_in_parts_and_taken_up_where_it_was_left() {
     registry.put_blob("team/app", &blob);
     let is_part = |asked: &Asked| asked.query.contains("partNumber=");
     let is_third = |asked: &Asked| asked.query.contains("partNumber=3");
-    bucket.trouble(is_third, Trouble::Status(500, "InternalError"), 1);
+    // Until the process has ended: one that was sent again and cut off by its end would be counted, too.
+    let error = Trouble::Status(500, "InternalError");
+    bucket.trouble(is_third, error, usize::MAX);
     let mirror = start(&registry, config(&bucket, &shared)).await;
     let answer = mirror.get(&blob_path(&blob.digest)).await;
     answer.assert_bytes(200, &blob.bytes);
@@ -430,7 +432,7 @@ async fn a_large_blob_is_written_in_parts_and_taken_up_where_it_was_left() {
         }
     };
     within("the third part", waiting).await;
-    let mirror = mirror.restart().await;
+    let mirror = mirror.restart_after(|_| bucket.heal()).await;
     let wanted = (key(&blob.digest), blob.bytes.clone());
     bucket
         .wait_for("all of it", |objects| {
@@ -439,7 +441,9 @@ async fn a_large_blob_is_written_in_parts_and_taken_up_where_it_was_left() {
         .await;
     let begun = bucket.count(|it| it.method == Method::POST && it.query.starts_with("uploads"));
     assert_eq!(begun, 1, "one upload");
-    assert_eq!(bucket.count(is_part), 6, "five parts, one of them twice");
+    let others = |it: &Asked| is_part(it) && !is_third(it);
+    assert_eq!(bucket.count(others), 4, "the others of five once each");
+    assert!(bucket.count(is_third) >= 2);
     assert_eq!(bucket.uploads(), 0);
     drop(mirror);
 }
