@@ -222,6 +222,13 @@ impl Launch {
     }
 }
 
+/// Tasks that are stopped together.
+#[derive(Debug, Default)]
+struct Stage {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
 /// A running roadstead.
 #[derive(Debug)]
 pub struct App {
@@ -231,10 +238,8 @@ pub struct App {
     admin_address: SocketAddr,
     guard: Guard,
     mirror: Mirror,
-    serving: TaskTracker,
-    stop_serving: CancellationToken,
-    storing: TaskTracker,
-    stop_storing: CancellationToken,
+    serving: Stage,
+    storing: Stage,
     leaving: Leaving,
     cluster: Option<Cluster>,
     tier: Option<Arc<Tier>>,
@@ -338,7 +343,7 @@ impl App {
         let watched = launch.watched(&config);
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, launch.flags, running, upstreams));
-        let stop_serving = CancellationToken::new();
+        let serving = Stage::default();
         let app = Self {
             address: addresses.first().copied().unwrap_or(config.server.listen()),
             addresses,
@@ -346,11 +351,9 @@ impl App {
             admin_address,
             guard,
             mirror,
-            serving: TaskTracker::new(),
-            leaving: Leaving::new(stop_serving.clone()),
-            stop_serving,
-            storing: TaskTracker::new(),
-            stop_storing: CancellationToken::new(),
+            leaving: Leaving::new(serving.stop.clone()),
+            serving,
+            storing: Stage::default(),
             cluster,
             tier,
             hosted,
@@ -367,9 +370,9 @@ impl App {
     /// Serves, until it is told to stop.
     fn serve(&self, bound: Bound, metrics: Metrics, process: Process) {
         let (mirror, guard) = (self.mirror.clone(), self.guard.clone());
-        let (leave, stop) = (self.leaving.clone(), self.stop_serving.clone());
+        let (leave, stop) = (self.leaving.clone(), self.serving.stop.clone());
         let serving = bound.serve(mirror, metrics, guard, process, leave, stop);
-        self.serving.spawn(serving);
+        self.serving.tasks.spawn(serving);
     }
 
     /// The process, as its operators ask it.
@@ -388,33 +391,37 @@ impl App {
     /// Begins what goes on beside the serving. `watched`: the configuration's file, and its
     /// state when it was read.
     fn begin(&self, config: &Config, store: Store, watched: Option<(PathBuf, Option<Stamp>)>) {
-        let stop = || self.stop_storing.clone();
+        let stop = || self.storing.stop.clone();
         self.mirror.operator().pins().watch();
         self.mirror.restore_imports();
-        self.mirror.keep_verdicts();
+        self.mirror.visibility().keep_verdicts();
         if let Some(period) = config.cache.scrub {
             let scrubbing = self.mirror.clone().scrub(store.clone(), period, stop());
-            self.storing.spawn(scrubbing);
+            self.storing.tasks.spawn(scrubbing);
         }
-        self.storing.spawn(note_uses(self.guard.clone(), stop()));
+        self.storing
+            .tasks
+            .spawn(note_uses(self.guard.clone(), stop()));
         if let Some((file, stamp)) = watched {
             let watching = watch::watch(Arc::clone(&self.reload), file, stamp, stop());
-            self.storing.spawn(watching);
+            self.storing.tasks.spawn(watching);
         }
         if let Some(cluster) = self.cluster.clone() {
-            self.storing.spawn(cluster.run(stop()));
+            self.storing.tasks.spawn(cluster.run(stop()));
         }
         if let Some(tier) = self.tier.as_deref().cloned() {
             let peers = self.cluster.as_ref().map(|it| Arc::clone(it.peers()) as _);
             self.storing
+                .tasks
                 .spawn(tier.run(self.mirror.clone(), peers, stop()));
         }
         if let Some(hosted) = self.hosted.clone() {
-            self.storing.spawn(hosted.run(stop()));
+            self.storing.tasks.spawn(hosted.run(stop()));
         }
         self.storing
+            .tasks
             .spawn(self.reload.exporter().clone().run(stop()));
-        self.storing.spawn(store.run(stop()));
+        self.storing.tasks.spawn(store.run(stop()));
     }
 
     /// Lets another process take over.
@@ -432,7 +439,8 @@ impl App {
             is_under_way: AtomicBool::new(false),
         };
         self.serving
-            .spawn(hand_over.run(state_dir, self.stop_serving.clone()));
+            .tasks
+            .spawn(hand_over.run(state_dir, self.serving.stop.clone()));
         Ok(())
     }
 
@@ -504,21 +512,21 @@ impl App {
             // From now on what other nodes own is theirs to fetch.
             cluster.leave(true);
         }
-        self.stop_serving.cancel();
-        self.serving.close();
-        self.serving.wait().await;
+        self.serving.stop.cancel();
+        self.serving.tasks.close();
+        self.serving.tasks.wait().await;
         let audit = self.guard.audit().clone();
         if audit.is_on() {
             let closing = move || audit.close(AUDIT_WAIT_MAX);
-            self.storing.spawn_blocking(closing);
+            self.storing.tasks.spawn_blocking(closing);
         }
         if let Some(hosted) = &self.hosted {
             hosted.end().await;
         }
         // Only now: bodies that were still running may have followed a fill.
         self.mirror.stop().await;
-        self.stop_storing.cancel();
-        self.storing.close();
-        self.storing.wait().await;
+        self.storing.stop.cancel();
+        self.storing.tasks.close();
+        self.storing.tasks.wait().await;
     }
 }

@@ -177,7 +177,7 @@ impl Reload {
         let tls = has_changed("server.").then(|| certificates.prepare(&new.server));
         let tls = tls.transpose()?;
         guard.reload(new.access.clone())?;
-        if let Err(error) = store.set_bounds(&new.cache) {
+        if let Err(error) = store.quotas().replace(&new.cache) {
             // A part of a file system that could be measured a moment ago.
             tracing::error!(%error, "the bounds of the cache are as they were: its file system cannot be measured");
         }

@@ -27,7 +27,7 @@ pub(super) enum Repositories {
 
 impl Shared {
     pub(super) fn new(metrics: Metrics) -> Self {
-        metrics.catalogue_degraded(false);
+        metrics.catalogue().degraded(false);
         Self {
             metrics,
             trouble: Mutex::default(),
@@ -40,7 +40,7 @@ impl Shared {
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {
-        self.metrics.catalogue_degraded(trouble.is_some());
+        self.metrics.catalogue().degraded(trouble.is_some());
         *self.trouble() = trouble;
     }
 

@@ -112,7 +112,7 @@ impl Writer {
     fn commit(&mut self, group: Vec<Job>) {
         match self.write(&group) {
             Ok(results) => {
-                self.shared.metrics.catalogue_changes(group.len(), true);
+                self.shared.metrics.catalogue().changes(group.len(), true);
                 self.works();
                 for (job, result) in group.into_iter().zip(results) {
                     if result.is_ok() {
@@ -125,7 +125,7 @@ impl Writer {
                 }
             }
             Err(Failed(why)) => {
-                self.shared.metrics.catalogue_changes(group.len(), false);
+                self.shared.metrics.catalogue().changes(group.len(), false);
                 self.fails(&why);
                 let dir = self.files.dir().display();
                 let told = format!("the catalogue in {dir} cannot be written: {why}");

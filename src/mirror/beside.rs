@@ -32,10 +32,16 @@ impl BlobAnswer {
     }
 }
 
-impl Mirror {
+/// The mirror, as hosted repositories see it.
+#[derive(Clone, Copy, Debug)]
+pub struct ForHosted<'a> {
+    pub(super) mirror: &'a Mirror,
+}
+
+impl ForHosted<'_> {
     /// A stored blob that a repository is known to have. Upstream is not asked.
     pub async fn stored(&self, source: &Source, digest: &Digest) -> Option<Blob> {
-        let store = &self.inner.ending.store;
+        let store = &self.mirror.inner.ending.store;
         let link = store.metadata().link(source, digest).await?;
         if !(link.is_given() && link.covers(ChildKind::Blob)) {
             return None;
@@ -45,12 +51,15 @@ impl Mirror {
 
     /// A stored blob of any repository: for clients who may pull from all.
     pub async fn stored_anywhere(&self, digest: &Digest) -> Option<Blob> {
-        self.inner.ending.store.blob(digest).await
+        self.mirror.inner.ending.store.blob(digest).await
     }
 
     /// Sees whether a bare name is free: whoever pulls it gets it from the default upstream until it is hosted here.
     pub async fn vacancy(&self, repository: &Repository) -> Vacancy {
-        let resolved = self.directory().resolve(None, None, repository.as_str());
+        let resolved = self
+            .mirror
+            .directory()
+            .resolve(None, None, repository.as_str());
         // Without a default nobody has bare names.
         let Ok(source) = resolved else {
             return Vacancy::Vacant;
@@ -63,7 +72,7 @@ impl Mirror {
             limit: Some(1),
             ..Page::default()
         };
-        let asked = Box::pin(self.lists().tags(&source, &first)).await;
+        let asked = Box::pin(self.mirror.lists().tags(&source, &first)).await;
         match asked.map_err(said) {
             Ok(_) => Vacancy::Taken(upstream),
             Err(MirrorError::NameUnknown) => Vacancy::Vacant,
@@ -84,7 +93,7 @@ impl Mirror {
             upstream: source.upstream.clone(),
             repository: namespace,
         };
-        let pages = self.inner.ending.store.pages();
+        let pages = self.mirror.inner.ending.store.pages();
         let page = pages.repository_page(Some(&source.upstream), Some(&after));
         let page = page.await;
         let is_below = |it: &Source| {

@@ -19,7 +19,7 @@ const BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// Decides who is sent there.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub struct Elsewhere {
     store: Store,
     metrics: Metrics,
     archived: Archived,
@@ -37,19 +37,15 @@ impl Elsewhere {
     }
 
     /// True if there is an object store.
-    pub(super) fn is_there(&self) -> bool {
+    #[must_use]
+    pub fn is_there(&self) -> bool {
         self.archived.is_there()
     }
 
     /// The URL at which a client at this address reads a blob that everybody may have. `None`: it is given here, because it
     /// is here or on its way, because it is small, or because the upstream is not known to have said that the repository has
     /// it.
-    pub(super) async fn url(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        client: IpAddr,
-    ) -> Option<Url> {
+    pub async fn url(&self, source: &Source, digest: &Digest, client: IpAddr) -> Option<Url> {
         let archive = self.archived.of(source)?;
         let is_here = || {
             let is_on_its_way = self.fills.find(&source.upstream, digest).is_some();

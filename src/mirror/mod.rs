@@ -82,21 +82,19 @@ mod upstream_set;
 mod verify;
 mod visibility;
 
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 use archive::Archived;
 pub use archive::{Archive, KeptLink};
-pub use beside::Vacancy;
+pub use beside::{ForHosted, Vacancy};
 use blob::Blobs;
 use core::{Core, Tasks, Upstreams, in_time};
-use elsewhere::Elsewhere;
+pub use elsewhere::Elsewhere;
 use ending::Ending;
 pub use ending::NotHandedOver;
 pub use error::MirrorError;
@@ -134,8 +132,7 @@ use verify::Audit;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
-use visibility::Visibility;
-pub use visibility::{Refusal, Sought};
+pub use visibility::{Refusal, Sought, Visibility};
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -195,7 +192,6 @@ struct Inner {
     tags: Arc<Tags>,
     blobs: Blobs,
     lists: Arc<Lists>,
-    visibility: Arc<Visibility>,
     for_nodes: ForNodes,
     elsewhere: Elsewhere,
     operator: Operator,
@@ -315,12 +311,11 @@ impl Inner {
         let removal = Arc::new(Removal::new(&core, &local, &imported, &tags, &contents));
         let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
         let repairs = Arc::new(repairs);
-        let visibility = Arc::new(Visibility::new(&core));
         let ending = Ending::new(&core, &fills);
         let in_use = InUse {
             upstreams: core.upstreams.clone(),
             negative: Arc::clone(&negative),
-            visibility: Arc::clone(&visibility),
+            visibility: Arc::new(Visibility::new(&core)),
         };
         let operator = Operator {
             images: Images::new(&core, &contents, &fills),
@@ -341,7 +336,6 @@ impl Inner {
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
             in_use,
-            visibility,
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
             tags,
             operator,
@@ -373,15 +367,22 @@ impl Mirror {
         &self.inner.for_nodes
     }
 
-    /// True if there is an object store that clients may be sent to.
+    /// The object store that clients may be sent to.
     #[must_use]
-    pub fn has_elsewhere(&self) -> bool {
-        self.inner.elsewhere.is_there()
+    pub fn elsewhere(&self) -> &Elsewhere {
+        &self.inner.elsewhere
     }
 
-    /// The URL at which a client at this address reads a blob that everybody may have, if it is better sent there.
-    pub async fn elsewhere(&self, source: &Source, digest: &Digest, client: IpAddr) -> Option<Url> {
-        self.inner.elsewhere.url(source, digest, client).await
+    /// Tells which clients see what of the upstreams.
+    #[must_use]
+    pub fn visibility(&self) -> &Arc<Visibility> {
+        &self.inner.in_use.visibility
+    }
+
+    /// The mirror, as hosted repositories see it.
+    #[must_use]
+    pub fn for_hosted(&self) -> ForHosted<'_> {
+        ForHosted { mirror: self }
     }
 
     /// Finds the upstream that a request means. Not to be kept while something is waited for.

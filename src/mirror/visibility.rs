@@ -23,7 +23,7 @@ use look::{ask, is_refusal};
 use super::core::{Core, Tasks, Upstreams, in_time};
 use super::single_flight::SingleFlight;
 use super::upstream_set::PublicView;
-use super::{Mirror, MirrorError, Source};
+use super::{MirrorError, Source};
 use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::{Clock, Timestamp};
 use crate::oci::UpstreamName;
@@ -41,9 +41,9 @@ const WRITE_EVERY: Duration = Duration::from_mins(1);
 /// Verdicts in one write, some 100 bytes each.
 const WRITTEN_AT_ONCE_MAX: usize = 10_000;
 
-/// Verdicts on repositories.
+/// Verdicts on repositories: which clients see what of the upstreams.
 #[derive(Debug)]
-pub(super) struct Visibility {
+pub struct Visibility {
     clients: Arc<Clients>,
     upstreams: Upstreams,
     /// When a repository was last seen to be public.
@@ -189,26 +189,24 @@ impl Visibility {
         let seen = self.public.get(source)?;
         (now.since(seen) < OLD_VERDICT_MAX).then_some(seen)
     }
-}
 
-impl Mirror {
     /// True if something of some upstream may be hidden from some clients.
     #[must_use]
     pub fn hides_something(&self) -> bool {
-        let configured = self.inner.in_use.upstreams.now();
+        let configured = self.upstreams.now();
         !configured.public_views.is_empty() || !configured.client_views.is_empty()
     }
 
     /// True if some upstream decides for each client by the client's own credential.
     #[must_use]
     pub fn shows_credentials(&self) -> bool {
-        !self.inner.in_use.upstreams.now().client_views.is_empty()
+        !self.upstreams.now().client_views.is_empty()
     }
 
     /// True if this upstream decides for each client.
     #[must_use]
     pub fn shows_credentials_to(&self, upstream: &UpstreamName) -> bool {
-        self.inner.visibility.clients.decides(upstream)
+        self.clients.decides(upstream)
     }
 
     /// Answers `/v2/` as an upstream that decides for each client does.
@@ -216,14 +214,14 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError::Challenged`], or the upstream's failure to answer.
     pub async fn greet(&self, upstream: &UpstreamName) -> Result<(), MirrorError> {
-        in_time(Box::pin(self.inner.visibility.clients.greet(upstream))).await
+        in_time(Box::pin(self.clients.greet(upstream))).await
     }
 
     /// Knows again which repositories were public, and writes down now and then which are, until the mirror stops.
-    pub fn keep_verdicts(&self) {
-        let visibility = Arc::clone(&self.inner.visibility);
-        let stop = self.inner.tasks.stopping().clone();
-        self.inner.tasks.spawn(async move {
+    pub fn keep_verdicts(self: &Arc<Self>) {
+        let visibility = Arc::clone(self);
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn(async move {
             if let Err(error) = visibility.read().await {
                 tracing::warn!(%error, "it is not known which repositories were public before the start: upstreams are asked again");
             }
@@ -246,20 +244,19 @@ impl Mirror {
     /// # Errors
     /// The upstream's refusal, or its failure to answer.
     pub async fn may_be_seen(
-        &self,
+        self: &Arc<Self>,
         source: &Source,
         sought: Sought,
         is_identified: bool,
     ) -> Result<(), Refusal> {
-        let visibility = &self.inner.visibility;
-        if visibility.clients.decides(&source.upstream) {
-            return in_time_or(Box::pin(visibility.clients.check(source, sought))).await;
+        if self.clients.decides(&source.upstream) {
+            return in_time_or(Box::pin(self.clients.check(source, sought))).await;
         }
-        if is_identified || !visibility.is_public(&source.upstream) {
+        if is_identified || !self.is_public(&source.upstream) {
             return Ok(());
         }
         in_time_or(Box::pin(async {
-            let verdict = visibility.check(source, sought).await;
+            let verdict = self.check(source, sought).await;
             verdict.map_err(Refusal::of_anybody)
         }))
         .await
@@ -267,17 +264,16 @@ impl Mirror {
 
     /// Tells which repositories may stand in the list of the present client. Nothing is looked up.
     pub fn may_be_listed(&self, is_identified: bool) -> impl Fn(&Source) -> bool {
-        let visibility = &self.inner.visibility;
-        let shown = visibility.clients.shown();
+        let shown = self.clients.shown();
         move |source| {
             // What is cached of an upstream stays when it is configured no more.
-            if !self.inner.in_use.has(&source.upstream) {
+            if !self.upstreams.contains(&source.upstream) {
                 return false;
             }
-            if visibility.clients.decides(&source.upstream) {
+            if self.clients.decides(&source.upstream) {
                 return shown(source);
             }
-            is_identified || visibility.is_shown(source)
+            is_identified || self.is_shown(source)
         }
     }
 }

@@ -275,7 +275,7 @@ impl Contents {
         let beside = bounds.index_bytes() + self.layout.stray_bytes();
         let bytes = ledger.bytes().saturating_sub(hidden);
         let bytes = bytes.saturating_add(beside);
-        self.metrics.cache(bytes, blobs, bounds.max());
+        self.metrics.cache().holds(bytes, blobs, bounds.max());
     }
 
     pub(in crate::store) fn layout(&self) -> &Layout {

@@ -225,7 +225,7 @@ impl Events {
     /// Tells all who want to know.
     pub fn tell(&self, event: Event) {
         if let Some((reason, size)) = event.eviction() {
-            self.metrics.evicted(reason, size);
+            self.metrics.cache().evicted(reason, size);
         }
         let kind = event.kind();
         self.tell_if_wanted(kind, || event);

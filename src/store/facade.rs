@@ -1,19 +1,9 @@
 //! Questions to the store that a part of it answers.
 
-use super::{Config, Metadata, Pages, Store, Tiered, layout};
-use crate::oci::Digest;
+use super::{Metadata, Pages, Store, Tiered, layout};
 
 /// Metadata.
 impl Store {
-    /// Keeps to the bounds of another configuration: `max_size`, `min_free`, `max_age` and the upstreams' shares. More
-    /// room is there at once; what is too much goes in steps. The directory stays.
-    ///
-    /// # Errors
-    /// `max_size` is a part of a file system that cannot be measured: all is as it was.
-    pub fn set_bounds(&self, config: &Config) -> std::io::Result<()> {
-        self.quotas().replace(config)
-    }
-
     /// Facts about repositories.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
@@ -47,20 +37,5 @@ impl Store {
     pub async fn knows_all(&self) -> bool {
         let sound = self.inner.pages.is_sound().await;
         self.scan().is_done() && sound
-    }
-
-    /// The blobs that are stored, with their sizes in bytes, after `after`, sorted; empty at the end.
-    pub async fn blob_page(&self, after: Option<&Digest>) -> Vec<(Digest, u64)> {
-        let mut after = after.map(super::metadata::schema::digest_key);
-        loop {
-            let Some((known, last)) = self.inner.pages.blob_page(after.take()).await else {
-                return Vec::new();
-            };
-            let stored = self.contents().stored(&known);
-            if !stored.is_empty() {
-                return stored;
-            }
-            after = Some(last);
-        }
     }
 }

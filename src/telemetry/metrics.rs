@@ -24,15 +24,13 @@ mod upstreams;
 
 pub use access::{AccessMetrics, AuthMethod, AuthResult};
 use audit::AuditMetrics;
-use cache::Cache;
-use catalogue::Catalogue;
+pub use cache::CacheMetrics;
+pub use catalogue::CatalogueMetrics;
 pub use cluster::Cluster;
-use disk::Disk;
-pub use disk::DiskOp;
+pub use disk::{Disk, DiskOp};
 pub use hosted::{HOSTED, HostedMetrics};
 pub use labels::{EvictReason, Kind, Outcome};
-use limits::Limits;
-pub use limits::{Limit, Listener};
+pub use limits::{Limit, Limits, Listener};
 use log::Log;
 use prometheus::{IntGauge, Registry, TextEncoder};
 pub use reload::Reload;
@@ -64,8 +62,8 @@ struct Inner {
     readers_in_flight: IntGauge,
     access: AccessMetrics,
     audit: AuditMetrics,
-    cache: Cache,
-    catalogue: Catalogue,
+    cache: CacheMetrics,
+    catalogue: CatalogueMetrics,
     cluster: Cluster,
     disk: Disk,
     hosted: HostedMetrics,
@@ -94,10 +92,10 @@ impl Metrics {
                 ),
                 readers_in_flight: set
                     .gauge("roadstead_readers_in_flight", "Client bodies under way."),
-                cache: Cache::new(&set),
+                cache: CacheMetrics::new(&set),
                 access: AccessMetrics::new(&set),
                 audit: AuditMetrics::new(&set),
-                catalogue: Catalogue::new(&set),
+                catalogue: CatalogueMetrics::new(&set),
                 cluster: Cluster::new(&set),
                 disk: Disk::new(&set),
                 hosted: HostedMetrics::new(&set),
@@ -118,6 +116,30 @@ impl Metrics {
         self.inner.requests.add(&names);
         self.inner.upstreams.add(&names);
         self.inner.upstreams.ask_only(endpoints);
+    }
+
+    /// The part about the contents of the store.
+    #[must_use]
+    pub fn cache(&self) -> &CacheMetrics {
+        &self.inner.cache
+    }
+
+    /// The part about the catalogue.
+    #[must_use]
+    pub fn catalogue(&self) -> &CatalogueMetrics {
+        &self.inner.catalogue
+    }
+
+    /// The part about the store's disk.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.inner.disk
+    }
+
+    /// The part about connections and limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
     }
 
     /// The part about access.

@@ -75,7 +75,10 @@ impl Writer {
         let renew_days = self.renew_days();
         let mut after: Option<Digest> = None;
         loop {
-            let page = store.blob_page(after.as_ref()).await;
+            let page = store
+                .pages()
+                .stored_blobs(store.contents(), after.as_ref())
+                .await;
             let Some((last, _)) = page.last() else { return };
             after = Some(*last);
             let keys = page.iter().map(|(digest, _)| notes::blob_key(digest));

@@ -90,7 +90,11 @@ impl Garbage {
         loop {
             let mut garbage: BTreeMap<[u8; 32], Digest> = BTreeMap::new();
             while garbage.len() < PASS_BLOBS_MAX {
-                let blobs = self.store.blob_page(after.as_ref()).await;
+                let blobs = self
+                    .store
+                    .pages()
+                    .stored_blobs(self.store.contents(), after.as_ref())
+                    .await;
                 let Some((digest, _)) = blobs.last() else {
                     break;
                 };

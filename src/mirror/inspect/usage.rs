@@ -226,7 +226,11 @@ impl UsageSurvey {
         loop {
             let mut pass: HashMap<Key, Owners> = HashMap::new();
             while pass.len() < PASS_BLOBS_MAX {
-                let blobs = self.store.blob_page(after.as_ref()).await;
+                let blobs = self
+                    .store
+                    .pages()
+                    .stored_blobs(self.store.contents(), after.as_ref())
+                    .await;
                 let Some((digest, _)) = blobs.last() else {
                     break;
                 };

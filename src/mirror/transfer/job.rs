@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
-use super::lazy::Parts;
+use super::lazy::{Parts, Reading};
 use super::means::Means;
 use super::origin::{BlobName, Origin, Origins, SourceKind};
 use super::plan::{Piece, Pieces, Plan};
@@ -68,7 +68,7 @@ pub(super) struct State {
     pub(super) started: bool,
     /// The range that the reader wants for whom the fill was begun, if that is less than everything.
     pub(super) first: Option<Range<u64>>,
-    /// True if all of the blob is to be fetched, whatever is read of it.
+    /// True if all of the blob is to be fetched, whatever is read of it: with fewer connections and more patience.
     pub(super) everything: bool,
     pub(super) plan: Plan,
     pub(super) budget: Budget,
@@ -224,7 +224,12 @@ impl<'a> Job<'a> {
                 return Ok(Fetched::Whole);
             }
             if !self.everything(partial, total) {
-                match self.parts(partial, total).await? {
+                let reading = Reading {
+                    job: self,
+                    partial,
+                    total,
+                };
+                match reading.run().await? {
                     Parts::Everything => continue,
                     Parts::Suspended => return Ok(Fetched::Suspended { total }),
                 }
@@ -301,7 +306,11 @@ impl<'a> Job<'a> {
             self.done(partial, &piece);
             match reached {
                 // What comes next may have to do with more connections than a node had.
-                Err(Failure::Left) if last_is_node && !self.has_others() => return Ok(()),
+                Err(Failure::Left)
+                    if last_is_node && self.state().reliability.others.is_empty() =>
+                {
+                    return Ok(());
+                }
                 // Those that ranges are of no use at are remembered.
                 Ok(()) | Err(Failure::NoRange | Failure::Left) => {}
                 Err(Failure::Fatal(error)) => {
@@ -448,10 +457,6 @@ impl<'a> Job<'a> {
         known
             .flat_map(|(holder, offer)| offer.parts.iter().map(move |part| (holder, part.clone())))
             .collect()
-    }
-
-    fn has_others(&self) -> bool {
-        !self.state().reliability.others.is_empty()
     }
 
     /// The piece for a connection of their own of readers that wait far from where others are.

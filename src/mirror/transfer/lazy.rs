@@ -47,35 +47,13 @@ impl Job<'_> {
                 }
             }
     }
-
-    /// Fetches what is read, and nothing else, as long as that is right.
-    ///
-    /// # Errors
-    /// Those for which the fill is to be given up.
-    pub(super) async fn parts(
-        &self,
-        partial: &Partial<MirrorError>,
-        total: u64,
-    ) -> Result<Parts, MirrorError> {
-        let reading = Reading {
-            job: self,
-            partial,
-            total,
-        };
-        reading.run().await
-    }
-
-    /// From now on everything is fetched: with fewer connections and more patience.
-    pub(super) fn fetch_everything(&self) {
-        self.state().everything = true;
-    }
 }
 
 /// The fetching of what is read.
-struct Reading<'a, 'j> {
-    job: &'a Job<'j>,
-    partial: &'a Partial<MirrorError>,
-    total: u64,
+pub(super) struct Reading<'a, 'j> {
+    pub(super) job: &'a Job<'j>,
+    pub(super) partial: &'a Partial<MirrorError>,
+    pub(super) total: u64,
 }
 
 impl Reading<'_, '_> {
@@ -83,7 +61,7 @@ impl Reading<'_, '_> {
     ///
     /// # Errors
     /// Those for which the fill is to be given up.
-    async fn run(&self) -> Result<Parts, MirrorError> {
+    pub(super) async fn run(&self) -> Result<Parts, MirrorError> {
         self.job.state().plan = Plan::new(&self.partial.coverage(), self.total, Pieces::WHOLE);
         if !self.job.state().started {
             self.first_part().await?;
@@ -117,7 +95,7 @@ impl Reading<'_, '_> {
             self.job.done(self.partial, &piece);
             match reached {
                 Ok(()) | Err(Failure::Left) => {}
-                Err(Failure::NoRange) => self.job.fetch_everything(),
+                Err(Failure::NoRange) => self.job.state().everything = true,
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Broken { error, .. }) => self.job.pause(self.partial, error).await?,
             }

@@ -39,7 +39,7 @@ pub(super) async fn range_workers(
     let mut failures = 0;
     loop {
         if failures >= FAILURES_MAX {
-            job.fetch_everything();
+            job.state().everything = true;
         }
         while failures < FAILURES_MAX
             && !done.is_cancelled()
@@ -60,7 +60,7 @@ pub(super) async fn range_workers(
                     Step::Came => failures = 0,
                     Step::Left => {}
                     // Whoever fetches everything waits for its turn, and tries longer.
-                    Step::Busy => job.fetch_everything(),
+                    Step::Busy => job.state().everything = true,
                     Step::Failed => failures += 1,
                 }
             }

@@ -224,7 +224,7 @@ async fn may_be_named(mirror: &Mirror, name: &str) -> Result<(), AdminError> {
     let Ok(repository) = Repository::parse(&format!("{name}/{name}")) else {
         return Ok(());
     };
-    match mirror.vacancy(&repository).await {
+    match mirror.for_hosted().vacancy(&repository).await {
         Vacancy::Vacant => Ok(()),
         Vacancy::Taken(upstream) => conflict(format!(
             "{upstream}, the default upstream, has repositories below {name}/, which clients pull without its name"

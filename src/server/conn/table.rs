@@ -108,7 +108,7 @@ impl Table {
         metrics: Metrics,
         buffers: Buffers,
     ) -> Arc<Self> {
-        metrics.connections(listener, 0);
+        metrics.limits().connections(listener, 0);
         Arc::new(Self {
             listener,
             connections_max,
@@ -133,7 +133,7 @@ impl Table {
         if places.taken.len() >= self.connections_max {
             self.tell_crowded();
             places.make_room(share, self.is_for_operators())?.go();
-            self.metrics.limited(Limit::Connections);
+            self.metrics.limits().met(Limit::Connections);
         } else if places.taken.len() < self.connections_max / 2 {
             self.is_crowded.store(false, Ordering::Relaxed);
         }
@@ -143,7 +143,9 @@ impl Table {
         places.next += 1;
         places.taken.insert(number, (share, Arc::clone(&watch)));
         *places.shares.entry(share).or_default() += 1;
-        self.metrics.connections(self.listener, places.taken.len());
+        self.metrics
+            .limits()
+            .connections(self.listener, places.taken.len());
         Some(Seat {
             table: Arc::clone(self),
             number,
@@ -177,7 +179,7 @@ impl Table {
             return false;
         };
         watch.go();
-        self.metrics.limited(Limit::Connections);
+        self.metrics.limits().met(Limit::Connections);
         true
     }
 
@@ -202,7 +204,7 @@ impl Table {
 
     /// Somebody who knocked was sent away.
     pub(crate) fn turned_away(&self) {
-        self.metrics.limited(Limit::Connections);
+        self.metrics.limits().met(Limit::Connections);
     }
 
     /// Ends what is over, again and again.
@@ -244,7 +246,7 @@ impl Table {
                     "a client takes back requests as fast as it makes them",
                 ),
             };
-            (0..count).for_each(|_| self.metrics.limited(limit));
+            (0..count).for_each(|_| self.metrics.limits().met(limit));
             let listener = self.listener.label();
             match why {
                 Why::Head => tracing::debug!(client = %watch.peer(), listener, "{words}"),
@@ -404,6 +406,7 @@ impl Drop for Seat {
         if places.remove(self.number).is_some() {
             self.table
                 .metrics
+                .limits()
                 .connections(self.table.listener, places.taken.len());
             drop(places);
             self.table.freed.notify_one();

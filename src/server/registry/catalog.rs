@@ -43,7 +43,7 @@ impl Handler {
         caller: &Caller<'_>,
     ) -> Result<(Vec<String>, Option<NextPage>), ApiError> {
         let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
-        let is_shown = self.mirror().may_be_listed(is_known);
+        let is_shown = self.mirror().visibility().may_be_listed(is_known);
         let sees_mirrored = |source: &Source| {
             let allows = visitor.is_none_or(|it| it.sees(source));
             allows && is_shown(source)

@@ -31,12 +31,13 @@ pub(super) async fn send(
     if !visitor.is_none_or(|it| it.everybody_may(named.action, source)) {
         return None;
     }
-    if mirror.hides_something() {
-        let seen = mirror.may_be_seen(source, named.sought.into(), false);
+    let visibility = mirror.visibility();
+    if visibility.hides_something() {
+        let seen = visibility.may_be_seen(source, named.sought.into(), false);
         Box::pin(seen).await.ok()?;
     }
     let client = exchange.client_id().address.ip()?;
-    let url = Box::pin(mirror.elsewhere(source, digest, client)).await?;
+    let url = Box::pin(mirror.elsewhere().url(source, digest, client)).await?;
     // Clients send their credentials on to the same host, and to those below it, whatever the port: and stores take no
     // second kind of proof.
     if is_near(url.host_str()?, request.host.unwrap_or_default()) {

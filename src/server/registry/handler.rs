@@ -134,7 +134,7 @@ impl Handler {
     ) -> Result<Option<Reply>, ApiError> {
         let path = head.uri.path();
         if must_wait && path != "/v2/" {
-            self.metrics.limited(Limit::Buffers);
+            self.metrics.limits().met(Limit::Buffers);
             return Err(ApiError::too_much());
         }
         if let Some(why) = host::refusal(head) {
@@ -160,7 +160,7 @@ impl Handler {
     fn refuse_others_login(&self, head: &request::Parts, door: &Door) -> Result<(), ApiError> {
         let host = host::of(head).unwrap_or_default();
         match door.stand_in().upstream(host) {
-            Some(upstream) if self.mirror.shows_credentials_to(&upstream) => {
+            Some(upstream) if self.mirror.visibility().shows_credentials_to(&upstream) => {
                 Err(ApiError::misdirected(host, &upstream))
             }
             Some(_) | None => Ok(()),
@@ -312,7 +312,7 @@ impl Handler {
         let source = self
             .open(&request, named, visitor.as_ref(), exchange)
             .await?;
-        let sent = if self.mirror.has_elsewhere() {
+        let sent = if self.mirror.elsewhere().is_there() {
             let (mirror, visitor) = (&self.mirror, visitor.as_ref());
             let sent = elsewhere::send(mirror, &request, &source, named, visitor, exchange);
             Box::pin(sent).await
@@ -340,7 +340,9 @@ impl Handler {
         visitor: Option<Visitor<'_>>,
     ) -> Result<Reply, ApiError> {
         match owner {
-            Owner::Upstream(upstream, _) => Box::pin(self.mirror.greet(upstream)).await?,
+            Owner::Upstream(upstream, _) => {
+                Box::pin(self.mirror.visibility().greet(upstream)).await?
+            }
             Owner::Us => visitor.map_or(Ok(()), |it| it.greet(request.head))?,
         }
         Ok(Reply::own(JSON, Bytes::from_static(b"{}")))
@@ -413,12 +415,13 @@ impl Handler {
             } = named;
             visitor.may(action, source, tag, request, path, exchange)?;
         }
-        if self.mirror.hides_something() {
+        if self.mirror.visibility().hides_something() {
             let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
             let Named { action, path, .. } = named;
-            let verdict = self
-                .mirror
-                .may_be_seen(source, named.sought.into(), is_known);
+            let verdict =
+                self.mirror
+                    .visibility()
+                    .may_be_seen(source, named.sought.into(), is_known);
             let verdict = Box::pin(verdict).await;
             verdict.map_err(|refusal| {
                 let asked = visitor.filter(|_| refusal.is_denial);

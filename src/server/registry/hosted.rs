@@ -243,7 +243,7 @@ impl HostedRequest<'_> {
     fn sees_mirrored(&self, source: &Source) -> bool {
         let is_known = self.visitor.is_some_and(|it| !it.who.is_anonymous());
         let is_allowed = self.visitor.is_none_or(|it| it.sees(source));
-        is_allowed && self.handler.mirror().may_be_listed(is_known)(source)
+        is_allowed && self.handler.mirror().visibility().may_be_listed(is_known)(source)
     }
 
     /// The repository as the client names it.

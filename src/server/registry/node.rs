@@ -6,7 +6,7 @@ use super::blob::Selected;
 use super::handler::Handler;
 use super::named::Named;
 use super::reply::{EntityTag, Reply};
-use crate::mirror::{BlobHead, Offer, Source, StoredPart};
+use crate::mirror::{BlobHead, ForNodes, Offer, Source, StoredPart};
 use crate::oci::nodes::{ASK_NOW, HAVE, HELLO_PATH, IF_STORED, LEAVING_PATH, NODE, SIZE};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Reference};
@@ -53,38 +53,56 @@ impl Handler {
         let behalf = behalf
             .with_trace(exchange.span.as_ref().map(|span| span.trace()))
             .for_node();
-        behalf
-            .scope(self.give_node(&request, &source, desk, exchange))
-            .await
+        let asked = NodeRequest {
+            handler: self,
+            request: &request,
+            source: &source,
+            desk,
+        };
+        behalf.scope(asked.give(exchange)).await
+    }
+}
+
+/// A request of another node.
+struct NodeRequest<'a> {
+    handler: &'a Handler,
+    request: &'a Request<'a>,
+    source: &'a Source,
+    desk: &'a NodeDesk,
+}
+
+impl NodeRequest<'_> {
+    fn nodes(&self) -> &ForNodes {
+        self.handler.mirror().for_nodes()
     }
 
-    async fn give_node(
-        &self,
-        request: &Request<'_>,
-        source: &Source,
-        desk: &NodeDesk,
-        exchange: &mut Exchange,
-    ) -> Result<Reply, ApiError> {
+    async fn give(&self, exchange: &mut Exchange) -> Result<Reply, ApiError> {
+        let Self {
+            handler,
+            request,
+            source,
+            desk,
+        } = *self;
         match &request.route {
             Route::Manifest { reference, .. } => {
                 if let Reference::Tag(tag) = reference
                     && wants(request, ASK_NOW)
                 {
                     let class = AcceptClass::from_headers(request.accepted());
-                    Box::pin(self.mirror().for_nodes().refresh(source, tag, class)).await;
+                    Box::pin(self.nodes().refresh(source, tag, class)).await;
                 }
-                let answer = self.manifest(request, source, reference, exchange).await;
+                let answer = handler.manifest(request, source, reference, exchange).await;
                 let mut reply = answer.map_err(|error| match reference {
                     Reference::Tag(tag) if error.is_not_found() => {
                         let accept = Accept::from_headers(request.accepted());
-                        let nodes = self.mirror().for_nodes();
+                        let nodes = self.nodes();
                         error.of_age(nodes.no_tag_age(source, tag, &accept))
                     }
                     Reference::Tag(_) | Reference::Digest(_) => error,
                 })?;
                 if let Reference::Tag(tag) = reference {
                     let class = AcceptClass::from_headers(request.accepted());
-                    let age = self.mirror().for_nodes().tag_age(source, tag, class).await;
+                    let age = self.nodes().tag_age(source, tag, class).await;
                     if let Some(age) = age {
                         let age = HeaderValue::from(age.as_secs());
                         reply.headers.insert(header::AGE, age);
@@ -93,16 +111,16 @@ impl Handler {
                 Ok(reply)
             }
             Route::Blob { digest, .. } => {
-                self.vouch(request, source, digest).await;
-                self.take_offer(request, source, digest);
+                self.vouch(digest).await;
+                self.take_offer(digest);
                 if request.action == Action::Read {
                     let place = desk.stream().ok_or_else(ApiError::too_many_streams)?;
                     exchange.account.holds(place);
                 }
                 if wants(request, IF_STORED) {
-                    return self.stored_blob(request, source, digest).await;
+                    return self.stored_blob(digest).await;
                 }
-                self.blob(request, source, digest, exchange).await
+                handler.blob(request, source, digest, exchange).await
             }
             Route::Tags { .. }
             | Route::Referrers { .. }
@@ -113,13 +131,9 @@ impl Handler {
     }
 
     /// Gives what there is of a blob, and fetches nothing.
-    async fn stored_blob(
-        &self,
-        request: &Request<'_>,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<Reply, ApiError> {
-        let (nodes, tag) = (self.mirror().for_nodes(), EntityTag::new(digest));
+    async fn stored_blob(&self, digest: &Digest) -> Result<Reply, ApiError> {
+        let (request, source) = (self.request, self.source);
+        let (nodes, tag) = (self.nodes(), EntityTag::new(digest));
         if request.action == Action::Describe {
             let size = nodes.stored_size(source, digest).await;
             let total = Some(size.ok_or_else(ApiError::not_stored)?);
@@ -135,12 +149,12 @@ impl Handler {
         } else {
             Selected::Part(range)
         };
-        self.deliver(request, tag, answer, selected).await
+        self.handler.deliver(request, tag, answer, selected).await
     }
 
     /// Notes which parts of the blob the node that asks has.
-    fn take_offer(&self, request: &Request<'_>, source: &Source, digest: &Digest) {
-        let headers = &request.head.headers;
+    fn take_offer(&self, digest: &Digest) {
+        let headers = &self.request.head.headers;
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some((node, parts)) = text(&NODE).zip(text(&HAVE)) {
             let parts = parts.split(',').take(PARTS_MAX).filter_map(part);
@@ -148,16 +162,16 @@ impl Handler {
                 node: node.to_owned(),
                 parts: parts.collect(),
             };
-            self.mirror().for_nodes().offered(source, digest, offer);
+            self.nodes().offered(self.source, digest, offer);
         }
     }
 
     /// Takes the word of the node that asks for the blob.
-    async fn vouch(&self, request: &Request<'_>, source: &Source, digest: &Digest) {
-        let size = request.head.headers.get(SIZE);
+    async fn vouch(&self, digest: &Digest) {
+        let size = self.request.head.headers.get(SIZE);
         let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
         if let Some(size) = size {
-            self.mirror().for_nodes().vouch(source, digest, size).await;
+            self.nodes().vouch(self.source, digest, size).await;
         }
     }
 }

@@ -33,7 +33,7 @@ impl Owner {
         mirror: &Mirror,
         door: &Door,
     ) -> Result<Self, ApiError> {
-        if !mirror.shows_credentials() || door.asks_nobody() {
+        if !mirror.visibility().shows_credentials() || door.asks_nobody() {
             return Ok(Self::Us);
         }
         let path = match &request.route {
@@ -52,7 +52,9 @@ impl Owner {
             return Ok(Self::Us);
         };
         let is_its_host = addressed.by_host || own == Some(addressed.upstream);
-        if !mirror.shows_credentials_to(addressed.upstream) || (door.is_asking() && !is_its_host) {
+        if !mirror.visibility().shows_credentials_to(addressed.upstream)
+            || (door.is_asking() && !is_its_host)
+        {
             return Ok(Self::Us);
         }
         let upstream = addressed.upstream.clone();

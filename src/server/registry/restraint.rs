@@ -42,7 +42,7 @@ impl Restraint {
 
     /// A request is about to be refused for this reason: returns when it may be.
     pub(crate) async fn refuse(&self, limit: Limit, exchange: &Exchange, metrics: &Metrics) {
-        metrics.limited(limit);
+        metrics.limits().met(limit);
         let is_of_access = matches!(
             limit,
             Limit::AccessRequests | Limit::AccessConnections | Limit::AccessBytesPerDay

@@ -64,7 +64,7 @@ impl Quotas {
     ///
     /// # Errors
     /// `max_size` is a part of a file system that cannot be measured: all is as it was.
-    pub(in crate::store) fn replace(&self, config: &Config) -> io::Result<()> {
+    pub fn replace(&self, config: &Config) -> io::Result<()> {
         let bounds = &self.contents.bounds;
         let max = bounds.max_by(config)?;
         bounds.keep_free(config.min_free);

@@ -110,7 +110,7 @@ impl Health {
         if op == DiskOp::Read && is_of_the_file(error) {
             return;
         }
-        self.metrics.store_error(op);
+        self.metrics.disk().failed(op);
         // The index says itself whether it could go on all the same.
         if op != DiskOp::Read && !op.is_index() && !is_lack(error) {
             let why = format!("{}: {error}", what(op));
@@ -309,7 +309,7 @@ impl Health {
             || state.hang.is_some()
             || state.room.is_some()
             || state.is_given_away;
-        self.metrics.store_degraded(degraded);
+        self.metrics.disk().degraded(degraded);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

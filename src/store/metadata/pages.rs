@@ -9,6 +9,7 @@ use super::facts::{self, Facts};
 use super::{Access, CATALOG_SCAN_MAX};
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Tag, UpstreamName};
+use crate::store::Contents;
 use crate::store::metadata::index::{Pair, Table};
 use crate::store::metadata::schema::{self, BlobRecord, Link, LinkRecord, TagRecord};
 
@@ -39,6 +40,25 @@ pub struct Pages {
 }
 
 impl Pages {
+    /// The blobs that are stored, with their sizes in bytes, after `after`, sorted; empty at the end.
+    pub async fn stored_blobs(
+        &self,
+        contents: &Contents,
+        after: Option<&Digest>,
+    ) -> Vec<(Digest, u64)> {
+        let mut after = after.map(schema::digest_key);
+        loop {
+            let Some((known, last)) = self.blob_page(after.take()).await else {
+                return Vec::new();
+            };
+            let stored = contents.stored(&known);
+            if !stored.is_empty() {
+                return stored;
+            }
+            after = Some(last);
+        }
+    }
+
     pub(in crate::store) fn new(access: Access) -> Self {
         Self { access }
     }

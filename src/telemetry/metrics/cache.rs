@@ -2,21 +2,21 @@
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{EvictReason, Set};
+use super::{EvictReason, Set, signed};
 
 /// The families.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub struct CacheMetrics {
     pub(super) bytes: IntGauge,
-    pub(super) max_bytes: IntGauge,
-    pub(super) blobs: IntGauge,
+    max_bytes: IntGauge,
+    blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
     evicted_removed: IntCounter,
     evicted_age: IntCounter,
 }
 
-impl Cache {
+impl CacheMetrics {
     pub(super) fn new(set: &Set) -> Self {
         let evicted = set.counters(
             "roadstead_evicted_bytes_total",
@@ -36,12 +36,24 @@ impl Cache {
     }
 
     /// The counter of a reason.
-    pub(super) fn evicted(&self, reason: EvictReason) -> &IntCounter {
+    pub(super) fn counter(&self, reason: EvictReason) -> &IntCounter {
         match reason {
             EvictReason::Size => &self.evicted_size,
             EvictReason::Damaged => &self.evicted_damaged,
             EvictReason::Removed => &self.evicted_removed,
             EvictReason::Age => &self.evicted_age,
         }
+    }
+
+    /// Sets the contents.
+    pub fn holds(&self, bytes: u64, blobs: u64, max_bytes: u64) {
+        self.bytes.set(signed(bytes));
+        self.blobs.set(signed(blobs));
+        self.max_bytes.set(signed(max_bytes));
+    }
+
+    /// Bytes were evicted.
+    pub fn evicted(&self, reason: EvictReason, bytes: u64) {
+        self.counter(reason).inc_by(bytes);
     }
 }

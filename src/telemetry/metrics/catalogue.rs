@@ -6,13 +6,13 @@ use super::Set;
 
 /// The families.
 #[derive(Debug)]
-pub(super) struct Catalogue {
-    pub(super) degraded: IntGauge,
-    pub(super) committed: IntCounter,
-    pub(super) failed: IntCounter,
+pub struct CatalogueMetrics {
+    degraded: IntGauge,
+    committed: IntCounter,
+    failed: IntCounter,
 }
 
-impl Catalogue {
+impl CatalogueMetrics {
     pub(super) fn new(set: &Set) -> Self {
         let changes = set.counters(
             "roadstead_catalogue_changes_total",
@@ -27,5 +27,20 @@ impl Catalogue {
             committed: changes.with_label_values(&["committed"]),
             failed: changes.with_label_values(&["failed"]),
         }
+    }
+
+    /// Sets if the catalogue cannot be opened or written.
+    pub fn degraded(&self, degraded: bool) {
+        self.degraded.set(i64::from(degraded));
+    }
+
+    /// Changes are durable, or were refused because the catalogue could not be written.
+    pub fn changes(&self, count: usize, committed: bool) {
+        let counter = if committed {
+            &self.committed
+        } else {
+            &self.failed
+        };
+        counter.inc_by(count as u64);
     }
 }

@@ -74,9 +74,9 @@ impl DiskOp {
 
 /// The families.
 #[derive(Debug)]
-pub(super) struct Disk {
-    pub(super) degraded: IntGauge,
-    pub(super) errors: [(DiskOp, IntCounter); DiskOp::ALL.len()],
+pub struct Disk {
+    degraded: IntGauge,
+    errors: [(DiskOp, IntCounter); DiskOp::ALL.len()],
 }
 
 impl Disk {
@@ -93,5 +93,17 @@ impl Disk {
             ),
             errors: DiskOp::ALL.map(|op| (op, errors.with_label_values(&[op.label()]))),
         }
+    }
+
+    /// An operation failed.
+    pub fn failed(&self, op: DiskOp) {
+        if let Some((_, counter)) = self.errors.iter().find(|(of, _)| *of == op) {
+            counter.inc();
+        }
+    }
+
+    /// Sets if the disk fails.
+    pub fn degraded(&self, degraded: bool) {
+        self.degraded.set(i64::from(degraded));
     }
 }

@@ -99,9 +99,9 @@ impl Limit {
 
 /// The families.
 #[derive(Debug)]
-pub(super) struct Limits {
-    pub(super) connections: IntGaugeVec,
-    pub(super) limited: IntCounterVec,
+pub struct Limits {
+    connections: IntGaugeVec,
+    limited: IntCounterVec,
 }
 
 impl Limits {
@@ -126,5 +126,17 @@ impl Limits {
             connections,
             limited,
         }
+    }
+
+    /// Sets the number of open connections.
+    pub fn connections(&self, listener: Listener, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let gauge = &self.connections;
+        gauge.with_label_values(&[listener.label()]).set(count);
+    }
+
+    /// A limit was met.
+    pub fn met(&self, limit: Limit) {
+        self.limited.with_label_values(&[limit.label()]).inc();
     }
 }

@@ -1,70 +1,7 @@
-//! What the parts of the program count and measure.
+//! What the server counts and measures of requests.
 
-use super::labels::{EvictReason, Kind, Outcome};
-use super::{DiskOp, Limit, Listener, Metrics, NO_UPSTREAM, signed};
-
-impl Metrics {
-    /// Sets the contents of the store.
-    pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
-        let cache = &self.inner.cache;
-        cache.bytes.set(signed(bytes));
-        cache.blobs.set(signed(blobs));
-        cache.max_bytes.set(signed(max_bytes));
-    }
-
-    /// Bytes were evicted.
-    pub fn evicted(&self, reason: EvictReason, bytes: u64) {
-        self.inner.cache.evicted(reason).inc_by(bytes);
-    }
-}
-
-impl Metrics {
-    /// Sets if the catalogue cannot be opened or written.
-    pub fn catalogue_degraded(&self, degraded: bool) {
-        self.inner.catalogue.degraded.set(i64::from(degraded));
-    }
-
-    /// Changes of the catalogue are durable, or were refused because it could not be written.
-    pub fn catalogue_changes(&self, count: usize, committed: bool) {
-        let families = &self.inner.catalogue;
-        let counter = if committed {
-            &families.committed
-        } else {
-            &families.failed
-        };
-        counter.inc_by(count as u64);
-    }
-}
-
-impl Metrics {
-    /// An operation of the store on its disk failed.
-    pub fn store_error(&self, op: DiskOp) {
-        let counters = &self.inner.disk.errors;
-        if let Some((_, counter)) = counters.iter().find(|(of, _)| *of == op) {
-            counter.inc();
-        }
-    }
-
-    /// Sets if the store's disk fails.
-    pub fn store_degraded(&self, degraded: bool) {
-        self.inner.disk.degraded.set(i64::from(degraded));
-    }
-}
-
-impl Metrics {
-    /// So many connections are open.
-    pub fn connections(&self, listener: Listener, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let gauge = &self.inner.limits.connections;
-        gauge.with_label_values(&[listener.label()]).set(count);
-    }
-
-    /// A limit was met.
-    pub fn limited(&self, limit: Limit) {
-        let counter = &self.inner.limits.limited;
-        counter.with_label_values(&[limit.label()]).inc();
-    }
-}
+use super::labels::{Kind, Outcome};
+use super::{Metrics, NO_UPSTREAM};
 
 impl Metrics {
     /// A request was answered. `upstream` is `""` where none was named.

@@ -46,16 +46,16 @@ fn use_everything(metrics: &Metrics) {
         metrics.upstreams().retry(upstream);
         metrics.upstreams().failover(upstream);
     }
-    metrics.evicted(EvictReason::Size, 1);
-    metrics.evicted(EvictReason::Damaged, 1);
+    metrics.cache().evicted(EvictReason::Size, 1);
+    metrics.cache().evicted(EvictReason::Damaged, 1);
     for op in DiskOp::ALL {
-        metrics.store_error(op);
+        metrics.disk().failed(op);
     }
-    metrics.store_degraded(true);
-    metrics.catalogue_degraded(true);
-    metrics.catalogue_changes(1, true);
-    metrics.catalogue_changes(1, false);
-    metrics.cache(1, 1, 1);
+    metrics.disk().degraded(true);
+    metrics.catalogue().degraded(true);
+    metrics.catalogue().changes(1, true);
+    metrics.catalogue().changes(1, false);
+    metrics.cache().holds(1, 1, 1);
     metrics.fills_in_flight(1);
     metrics.readers_in_flight(1);
 }
@@ -346,8 +346,8 @@ fn what_is_recorded_is_shown_under_its_labels() {
     clone.fills_in_flight(1);
     clone.readers_in_flight(2);
     clone.readers_in_flight(-1);
-    clone.cache(10, 2, u64::MAX);
-    clone.evicted(EvictReason::Damaged, 9);
+    clone.cache().holds(10, 2, u64::MAX);
+    clone.cache().evicted(EvictReason::Damaged, 9);
     for (series, value) in [
         (
             r#"roadstead_requests_total{kind="blob",outcome="stale",upstream="docker.io"}"#,

@@ -95,7 +95,7 @@ impl SoFar<'_> {
     /// Bytes that were evicted for this reason so far.
     #[must_use]
     pub fn evicted(&self, reason: EvictReason) -> u64 {
-        self.0.inner.cache.evicted(reason).get()
+        self.0.inner.cache.counter(reason).get()
     }
 
     /// Bytes that the cache takes on disk.

@@ -184,7 +184,9 @@ impl HostedRequest<'_> {
     async fn is_vacant(&self) -> Result<(), ApiError> {
         let mirror = self.handler.mirror();
         let behalf = mirror.on_behalf(self.request.client, self.request.via())?;
-        let vacancy = behalf.scope(mirror.vacancy(self.repository)).await;
+        let vacancy = behalf
+            .scope(mirror.for_hosted().vacancy(self.repository))
+            .await;
         let name = self
             .repository
             .as_str()

@@ -166,7 +166,8 @@ impl HostedRequest<'_> {
         if !self.sees_mirrored(&source) {
             return false;
         }
-        match self.handler.mirror().stored(&source, digest).await {
+        let mirrored = self.handler.mirror().for_hosted();
+        match mirrored.stored(&source, digest).await {
             Some(blob) => {
                 let by = self.by();
                 let mounted = self.hosted.mount_stored(self.repository, blob, &by).await;
@@ -195,10 +196,10 @@ impl HostedRequest<'_> {
         }
         let mirror = self.handler.mirror();
         // Whoever may pull from all repositories may have what any of them has.
-        if self.visitor.is_some() || mirror.hides_something() {
+        if self.visitor.is_some() || mirror.visibility().hides_something() {
             return false;
         }
-        match mirror.stored_anywhere(digest).await {
+        match mirror.for_hosted().stored_anywhere(digest).await {
             Some(blob) => {
                 let by = self.by();
                 let mounted = self.hosted.mount_stored(self.repository, blob, &by).await;
