@@ -1,5 +1,6 @@
 //! Puts the parts together, runs them, drains them.
 
+mod changes;
 mod describe;
 mod hosted;
 mod node;
@@ -416,6 +417,11 @@ impl App {
                 .spawn(tier.run(self.mirror.clone(), peers, stop()));
         }
         if let Some(hosted) = self.hosted.clone() {
+            let audit = self.guard.audit().clone();
+            if audit.is_on() {
+                let recording = changes::record(hosted.clone(), audit, stop());
+                self.storing.tasks.spawn(recording);
+            }
             self.storing.tasks.spawn(hosted.run(stop()));
         }
         self.storing

@@ -14,7 +14,7 @@ mod event;
 mod file;
 mod queue;
 
-pub use event::{Act, Asker, Change, Denial, Event, Login, Pull, Who};
+pub use event::{Act, Asker, Change, Denial, Event, HostedRecord, Login, Pull, Who};
 
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -31,6 +31,9 @@ pub const MAX_SIZE: u64 = 100_000_000;
 
 /// `audit.keep` where it is not given.
 pub const KEEP: usize = 5;
+
+/// The end of the file that is looked through for what an earlier process has written.
+const TAIL_BYTES: u64 = 1024 * 1024;
 
 /// The audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub struct AuditError {
 pub struct Audit(Option<Arc<Inner>>);
 
 struct Inner {
+    config: Config,
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
 }
@@ -85,7 +89,12 @@ impl Audit {
         let writer = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.write(file)).map_err(failed)?;
-        Ok(Self(Some(Arc::new(Inner { queue, clock }))))
+        let config = config.clone();
+        Ok(Self(Some(Arc::new(Inner {
+            config,
+            queue,
+            clock,
+        }))))
     }
 
     /// True if records are taken.
@@ -100,6 +109,39 @@ impl Audit {
             let line = event::line(inner.clock.now(), asker, event);
             inner.queue.push(event.weight(), &line);
         }
+    }
+
+    /// Takes changes of what is hosted, and how many are missing before them; their place, for [`Self::is_written`]. `None`: there
+    /// is no room for them now, and none was taken.
+    #[must_use]
+    pub fn append(&self, missed: u64, records: &[HostedRecord<'_>]) -> Option<u64> {
+        let inner = self.0.as_ref()?;
+        let mut lines = String::new();
+        if missed > 0 {
+            lines.push_str(&event::missed(inner.clock.now(), missed));
+        }
+        for record in records {
+            lines.push_str(&event::hosted_line(record));
+        }
+        inner.queue.append(&lines)
+    }
+
+    /// True when what was taken up to a place is on the disk, which is waited for, but no longer than this. Blocks.
+    #[must_use]
+    pub fn is_written(&self, place: u64, wait_max: Duration) -> bool {
+        let inner = self.0.as_ref();
+        inner.is_some_and(|inner| inner.queue.is_written(place, wait_max))
+    }
+
+    /// The numbers of the changes of what is hosted that the end of the file has. Blocks.
+    #[must_use]
+    pub fn last_hosted(&self) -> Vec<i64> {
+        let Some(inner) = &self.0 else {
+            return Vec::new();
+        };
+        let tail = file::tail(&inner.config, TAIL_BYTES);
+        let lines = tail.split(|byte| *byte == b'\n');
+        lines.filter_map(event::hosted_seq).collect()
     }
 
     /// Appends to the file as it is from now on: another process rotates it.

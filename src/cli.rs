@@ -23,7 +23,8 @@ use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
     EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config, cluster,
-    credential_provider, doctor, fail, hosted, people, run_async, serve, verify, version, warm,
+    credential_provider, doctor, events, fail, hosted, people, repo, run_async, serve, verify,
+    version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -148,6 +149,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Cache(it) => operate(&it),
         Command::Ns(it) => Ok(ended(hosted::namespaces(&it, &it.locate()?), |()| true)),
         Command::Tag(it) => Ok(ended(hosted::tag(&it, &it.locate()?), |()| true)),
+        Command::Repo(it) => Ok(ended(repo::run(&it, &it.locate()?), |()| true)),
+        Command::Events(it) => Ok(ended(events::run(&it, &it.locate()?), |()| true)),
         Command::Cluster(it) => Ok(ended(cluster::run(&it, &it.locate()?), |()| true)),
         Command::Ca(it) => authority(&it),
         Command::ClientConfig(it) => client_config::run(&it),
@@ -316,12 +319,17 @@ enum Command {
     Token(people::TokenCommand),
     #[command(flatten)]
     Cache(cache::Command),
-    /// Create, list, change and remove namespaces of hosted repositories
+    /// Create, list, change, delete and restore namespaces of hosted repositories
     #[command(subcommand)]
     Ns(hosted::NsCommand),
-    /// Restore tags of hosted repositories
+    /// Restore tags of hosted repositories, and show their history
     #[command(subcommand)]
     Tag(hosted::TagCommand),
+    /// Delete and restore whole hosted repositories
+    #[command(subcommand)]
+    Repo(repo::RepoCommand),
+    /// Show what has changed in hosted repositories: pushes, deletes, namespaces
+    Events(events::Arguments),
     /// Show the nodes of a cluster, and have one leave
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -378,6 +386,8 @@ impl Command {
             | Self::CredentialProvider
             | Self::Ns(_)
             | Self::Tag(_)
+            | Self::Repo(_)
+            | Self::Events(_)
             | Self::Cluster(_)
             | Self::User(_)
             | Self::Token(_)

@@ -16,6 +16,9 @@
 //! | `shape` | the fields that a manifest must have |
 //! | `lists` | tags, repositories, referrers |
 //! | `caches` | what was read from the catalogue, for those who ask again |
+//! | `removal` | whole repositories and namespaces: deleted, and restored |
+//! | `expire` | tags that go by a rule |
+//! | `events` | changes, for those who follow |
 //! | `collect` | the garbage collector, and the expiry of uploads |
 //! | `error` | why something was not done |
 //!
@@ -27,10 +30,13 @@ mod caches;
 mod collect;
 mod config;
 mod error;
+mod events;
+mod expire;
 mod intake;
 mod lists;
 mod manifests;
 mod names;
+mod removal;
 mod sessions;
 mod shape;
 mod uploads;
@@ -44,8 +50,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use caches::Caches;
-pub use config::{Config, Fall, Immutable, ImmutableMode, Overlay};
+pub use config::{Config, Expire, Fall, Immutable, ImmutableMode, Overlay};
 pub use error::HostedError;
+pub use events::{Consumer, EventPage, Follower};
+pub use expire::{Planned, Preview, RUN_TAGS_MAX};
 use intake::Intake;
 pub use intake::Share;
 pub use lists::{ReferrerPage, TagPage};
@@ -58,7 +66,9 @@ pub use uploads::Writer;
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
-pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
+pub use crate::catalogue::hosted::{
+    Condition, DeletedRow, EventRow, Namespace, NamespaceWanted, Refused, TagMove, Visibility,
+};
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::store::{HandOver, Store};
@@ -89,6 +99,10 @@ struct Inner {
     intake: Intake,
     digests: Vec<tokio::sync::Mutex<()>>,
     tasks: TaskTracker,
+    /// Whoever learns which namespaces there are has it: what was read last is known last.
+    learning: tokio::sync::Mutex<()>,
+    news: events::News,
+    pace: expire::Paces,
     /// The last trouble of the garbage collector that was told.
     told: Mutex<Option<String>>,
 }
@@ -119,6 +133,9 @@ impl Hosted {
                     .map(|_| tokio::sync::Mutex::default())
                     .collect(),
                 tasks: TaskTracker::new(),
+                learning: tokio::sync::Mutex::default(),
+                news: events::News::default(),
+                pace: expire::Paces::default(),
                 told: Mutex::default(),
             }),
         }
@@ -129,6 +146,7 @@ impl Hosted {
     pub async fn open(&self) {
         self.open_names().await;
         self.find_sessions().await;
+        self.open_pace().await;
     }
 
     /// Learns which namespaces there are. Until they are known, names without an upstream are answered with 503: they may
@@ -148,6 +166,9 @@ impl Hosted {
     /// Takes over another configuration. Its namespaces are written down in the background.
     pub fn reload(&self, config: Config) {
         self.inner.names.replace(&config);
+        if self.config().expire != config.expire {
+            self.expire_later();
+        }
         self.inner.config.store(Arc::new(config));
         let hosted = self.clone();
         self.inner.tasks.spawn(async move {
@@ -172,15 +193,23 @@ impl Hosted {
                 wanted,
                 only_new: false,
             };
-            self.act(act, "configuration").await?;
+            match self.act(act, "configuration").await {
+                Ok(_) => {}
+                Err(HostedError::Refused(error @ Refused::Deleted { .. })) => {
+                    tracing::warn!(%error, "a namespace of the configuration is not made: roadstead ns restore, or ns rm --forever");
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.learn().await
     }
 
     /// Learns which namespaces there are.
     async fn learn(&self) -> Result<(), HostedError> {
+        let _one = self.inner.learning.lock().await;
         let all = self.inner.catalogue.hosted_namespaces().await?;
-        self.inner.names.know(all);
+        let kept = self.inner.catalogue.hosted_kept_names().await?;
+        self.inner.names.know(all, kept);
         Ok(())
     }
 
@@ -206,15 +235,6 @@ impl Hosted {
         let done = self.act(Act::PutNamespace { wanted, only_new }, by).await?;
         self.learn().await?;
         Ok(done == Done::Changed)
-    }
-
-    /// Removes a namespace that has no repositories.
-    ///
-    /// # Errors
-    /// [`HostedError`].
-    pub async fn drop_namespace(&self, name: &str, by: &str) -> Result<(), HostedError> {
-        self.act(Act::DropNamespace(name.to_owned()), by).await?;
-        self.learn().await
     }
 
     /// Memory for what a client is sending.
@@ -255,7 +275,13 @@ impl Hosted {
             at: self.inner.clock.now(),
             by: by.to_owned(),
         };
-        Ok(self.inner.catalogue.act(act).await??)
+        let is_told = act.is_told();
+        let done = self.inner.catalogue.act(act).await;
+        if is_told {
+            // Also where the disk has not answered in time: it may do it yet.
+            self.inner.news.come();
+        }
+        Ok(done??)
     }
 
     /// Nobody publishes or drops a blob of this digest meanwhile.

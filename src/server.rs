@@ -12,7 +12,10 @@ use crate::mirror::Mirror;
 use crate::server::http::forwarded::Proxies;
 use crate::telemetry::{Listener, Metrics};
 use admin::Admin;
-pub use admin::{AdminApi, HostedChange, NamespaceInfo, NamespaceList, PeopleApi, UploadList};
+pub use admin::{
+    AdminApi, DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag, ExpiryPlan,
+    HostedChange, NamespaceInfo, NamespaceList, PeopleApi, TagHistory, TagMoveInfo, UploadList,
+};
 pub use bind_error::BindError;
 use clients::{Entrance, Front};
 pub use config::{ClientAuth, Config, ListenerConfig, PairConfig, TlsConfig};

@@ -156,6 +156,52 @@ struct Line<'a> {
     asker: &'a Asker<'a>,
 }
 
+/// A change of what is hosted, as its own log has it. It has the number that it has there: who reads two of the same reads one.
+#[derive(Clone, Copy, Debug)]
+pub struct HostedRecord<'a> {
+    /// Its number.
+    pub seq: i64,
+    /// When it was made.
+    pub at: Timestamp,
+    /// What was changed.
+    pub change: &'a str,
+    /// The repository or namespace.
+    pub repository: &'a str,
+    /// The tag.
+    pub tag: Option<&'a str>,
+    /// The digest.
+    pub digest: Option<&'a str>,
+    /// Who has done it.
+    pub by: &'a str,
+    /// The rule by which it was done.
+    pub rule: Option<&'a str>,
+}
+
+/// A change of what is hosted, as it is written.
+#[derive(Serialize)]
+struct HostedLine<'a> {
+    time: String,
+    event: &'static str,
+    seq: i64,
+    change: &'a str,
+    repository: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a str>,
+    by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+}
+
+/// Says that changes of what is hosted were gone before they could be read.
+#[derive(Serialize)]
+struct Missed {
+    time: String,
+    event: &'static str,
+    changes: u64,
+}
+
 /// Says that records were dropped.
 #[derive(Serialize)]
 struct Dropped {
@@ -169,6 +215,41 @@ pub(super) fn line(now: Timestamp, asker: &Asker<'_>, event: &Event<'_>) -> Stri
     let time = time(now);
     written(&Line { time, event, asker })
 }
+
+/// The line of a change of what is hosted.
+pub(super) fn hosted_line(record: &HostedRecord<'_>) -> String {
+    written(&HostedLine {
+        time: time(record.at),
+        event: HOSTED,
+        seq: record.seq,
+        change: record.change,
+        repository: record.repository,
+        tag: record.tag,
+        digest: record.digest,
+        by: record.by,
+        rule: record.rule,
+    })
+}
+
+/// The line that says how many changes of what is hosted are not recorded before it.
+pub(super) fn missed(now: Timestamp, changes: u64) -> String {
+    let (time, event) = (time(now), "missed");
+    written(&Missed {
+        time,
+        event,
+        changes,
+    })
+}
+
+/// The number of the change that a line is about, if it is about one.
+pub(super) fn hosted_seq(line: &[u8]) -> Option<i64> {
+    let value: Value = serde_json::from_slice(line).ok()?;
+    let is_hosted = value.get("event").and_then(Value::as_str) == Some(HOSTED);
+    value.get("seq").filter(|_| is_hosted)?.as_i64()
+}
+
+/// The name of the event.
+const HOSTED: &str = "hosted";
 
 /// The line that says how many records were dropped before it.
 pub(super) fn dropped(now: Timestamp, records: u64) -> String {

@@ -81,6 +81,14 @@ impl AuditFile {
         }
     }
 
+    /// Has what was written last be on the disk.
+    pub(super) fn sync(&self) {
+        let synced = self.open.as_ref().map(|it| it.file.sync_data());
+        if let Some(Err(error)) = synced {
+            tracing::warn!(path = %self.config.path.display(), %error, "the audit log may lose its last lines if the power fails");
+        }
+    }
+
     /// Bytes of whole lines that still have room in a file of this size; all of them where it is not rotated, and a line
     /// at least in an empty one.
     fn fits(&self, bytes: u64, lines: &[u8]) -> usize {
@@ -174,6 +182,27 @@ impl Opened {
         *rest = rest.get(done..).unwrap_or_default();
         Ok(())
     }
+}
+
+/// The last lines of the file, and of the one that was rotated before it, as far back as this. Blocks.
+pub(super) fn tail(config: &Config, bytes_max: u64) -> Vec<u8> {
+    let mut older = config.path.clone().into_os_string();
+    older.push(".1");
+    let mut tail = Vec::new();
+    for path in [PathBuf::from(older), config.path.clone()] {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(bytes_max)))?;
+            let mut bytes = Vec::new();
+            file.take(bytes_max).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        // What cannot be read says nothing.
+        tail.extend(read().unwrap_or_default());
+        tail.push(b'\n');
+    }
+    tail
 }
 
 /// The length of the first line, with its end.

@@ -35,7 +35,7 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// There is something to do for the thread.
     filled: Condvar,
-    /// The thread has ended.
+    /// Something was written, or the thread has ended.
     ended: Condvar,
     /// Another process rotates the file.
     is_others: AtomicBool,
@@ -46,6 +46,11 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// Bytes that have come since the start, and those of them that are written.
+    come: u64,
+    written: u64,
+    /// Bytes among those that wait whose owners wait for them to be on the disk.
+    awaited: u64,
     /// Records that had no room since the last that had.
     dropped: u64,
     /// The file is to be opened again.
@@ -59,6 +64,10 @@ struct Waiting {
 struct Work {
     reopen: bool,
     is_others: bool,
+    /// Bytes that were taken.
+    bytes: u64,
+    /// Bytes of these that somebody waits for.
+    awaited: u64,
     /// Nothing comes behind it.
     is_last: bool,
 }
@@ -90,13 +99,40 @@ impl Queue {
                 false
             } else {
                 let before = waiting.bytes.len();
-                waiting.bytes.extend_from_slice(line.as_bytes());
+                waiting.take_in(line);
                 before == 0 || (before < BATCH_BYTES && waiting.bytes.len() >= BATCH_BYTES)
             }
         };
         if wake {
             self.filled.notify_one();
         }
+    }
+
+    /// Takes records of which none may be lost, if there is room for all of them; their place, for [`Self::is_written`].
+    pub(super) fn append(&self, lines: &str) -> Option<u64> {
+        let mut waiting = self.lock();
+        let bytes = waiting.bytes.len().saturating_add(lines.len());
+        // In an empty queue there is room for any, so that nobody waits for ever.
+        if waiting.closed || (bytes > BYTES_MAX && !waiting.bytes.is_empty()) {
+            return None;
+        }
+        waiting.take_in(lines);
+        waiting.awaited += u64::try_from(lines.len()).unwrap_or(u64::MAX);
+        let place = waiting.come;
+        drop(waiting);
+        self.filled.notify_one();
+        Some(place)
+    }
+
+    /// Waits until what has come up to a place is on the disk, but no longer than this. Blocks.
+    pub(super) fn is_written(&self, place: u64, wait_max: Duration) -> bool {
+        let (waiting, _) = self
+            .ended
+            .wait_timeout_while(self.lock(), wait_max, |waiting| {
+                waiting.written < place && !waiting.has_ended
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.written >= place
     }
 
     /// Has the file rotated no more.
@@ -138,8 +174,16 @@ impl Queue {
             if work.is_others {
                 file.stop_rotating();
             }
-            self.write_out(&mut file, &batch);
+            let is_written = self.write_out(&mut file, &batch);
+            if is_written && work.awaited > 0 {
+                file.sync();
+            }
             batch.clear();
+            if is_written {
+                // What was lost counts for nobody: it happens at the end alone.
+                self.lock().written += work.bytes;
+                self.ended.notify_all();
+            }
             if work.is_last {
                 break;
             }
@@ -164,6 +208,7 @@ impl Queue {
             .wait_timeout_while(waiting, WAIT_MAX, |waiting| !is_urgent(waiting))
             .unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut waiting.bytes, batch);
+        let bytes = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         // They had no room behind the records that are taken here.
         let dropped = std::mem::take(&mut waiting.dropped);
         if dropped > 0 {
@@ -173,12 +218,14 @@ impl Queue {
         Work {
             reopen: std::mem::take(&mut waiting.reopen),
             is_others: self.is_others.load(Ordering::Acquire),
+            bytes,
+            awaited: std::mem::take(&mut waiting.awaited),
             is_last: waiting.closed,
         }
     }
 
-    /// Writes a batch, however long that takes: what comes meanwhile waits in the queue.
-    fn write_out(&self, file: &mut AuditFile, batch: &[u8]) {
+    /// Writes a batch, however long that takes: what comes meanwhile waits in the queue. False: the end has come before.
+    fn write_out(&self, file: &mut AuditFile, batch: &[u8]) -> bool {
         let mut rest = batch;
         let mut failures: u32 = 0;
         // With nothing to write the file is opened all the same, so that a wrong name is told at once.
@@ -196,7 +243,7 @@ impl Queue {
             if self.lock().closed {
                 let lost = rest.split_inclusive(|byte| *byte == b'\n');
                 lost.for_each(|_record| self.metrics.audit().dropped());
-                return;
+                return false;
             }
             std::thread::sleep(RETRY_EVERY);
         }
@@ -204,11 +251,19 @@ impl Queue {
             self.metrics.audit().failed(false);
             tracing::info!(path = %file.path().display(), "the audit log is written again");
         }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Bytes are appended or taken: nothing is left half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn take_in(&mut self, lines: &str) {
+        self.bytes.extend_from_slice(lines.as_bytes());
+        self.come += u64::try_from(lines.len()).unwrap_or(u64::MAX);
     }
 }
 

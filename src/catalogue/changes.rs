@@ -243,7 +243,7 @@ pub(super) fn note_writer(to: &Connection) -> rusqlite::Result<()> {
     put_fact(to, "written_by", env!("CARGO_PKG_VERSION"))
 }
 
-fn put_fact(to: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+pub(super) fn put_fact(to: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO facts (key, value) VALUES (?1, ?2)";
     to.prepare_cached(sql)?.execute(params![key, value])?;
     Ok(())

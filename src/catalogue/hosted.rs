@@ -7,6 +7,9 @@
 //! | `acts` | namespaces, links and leases |
 //! | `manifests` | manifests, their tags, and what they refer to |
 //! | `deletes` | deletes, and tags that are restored |
+//! | `removal` | whole repositories and namespaces that are deleted, and restored |
+//! | `expire` | tags that go by a rule |
+//! | `events` | changes for those who follow, and the history of tags |
 //! | `collect` | the garbage collector's reviews |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
@@ -14,8 +17,11 @@
 mod acts;
 mod collect;
 mod deletes;
+mod events;
+mod expire;
 mod manifests;
 mod queries;
+mod removal;
 mod rows;
 pub(super) mod tables;
 
@@ -24,8 +30,12 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use rusqlite::Connection;
 
+pub use events::{EventRow, Events, TagMove};
+pub use expire::TagPush;
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
+pub use removal::DeletedRow;
 
+use super::changes::put_fact;
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Repository, Tag};
 
@@ -41,6 +51,12 @@ pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 /// Repositories with pushes under way that a review is told of.
 pub const ACTIVE_MAX: usize = 20_000;
+
+/// Tags that go by a rule in one transaction: some milliseconds, in which others wait.
+pub const EXPIRED_MAX: usize = 32;
+
+/// Rules that keep tags from being deleted.
+pub const KEPT_MAX: usize = 1_000;
 
 /// Who may pull from a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -123,6 +139,34 @@ pub enum Condition {
     IsNot(Vec<Digest>),
 }
 
+/// The way in which a repository or a namespace goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Until then it can be restored; `None`: it cannot, and its name is free at once.
+    pub until: Option<Timestamp>,
+    /// Also a namespace that has something.
+    pub content: bool,
+    /// Patterns of repositories and of their tags that must not be deleted.
+    pub kept: Vec<(String, String)>,
+}
+
+/// Tags of a repository that go by a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The repository.
+    pub repository: Repository,
+    /// The rule, for those who follow.
+    pub rule: String,
+    /// The tags, and their places in the order of pushes.
+    pub tags: Vec<(String, i64)>,
+    /// The last entry of the history of tags when that was read.
+    pub seen: i64,
+    /// Tags of the repository that have gone by rules since.
+    pub gone: i64,
+    /// Until then their manifests can be restored.
+    pub until: Timestamp,
+}
+
 /// An act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostedAct {
@@ -144,8 +188,29 @@ pub enum Act {
         /// One that is there is left as it is.
         only_new: bool,
     },
-    /// A namespace without repositories is removed.
-    DropNamespace(String),
+    /// A namespace is deleted.
+    DropNamespace(String, Removal),
+    /// A namespace that was deleted is there again.
+    RestoreNamespace(String),
+    /// A repository is deleted.
+    DropRepository(Repository, Removal),
+    /// A repository that was deleted is there again.
+    RestoreRepository(Repository),
+    /// Tags go by a rule.
+    Expire(Box<Expiry>),
+    /// Some of the oldest changes go, where there are more than these.
+    Trim(i64),
+    /// Somebody who follows the changes has come so far.
+    Advance {
+        /// His name.
+        consumer: &'static str,
+        /// The last change that he has.
+        seq: i64,
+        /// Changes that were gone before he read them.
+        missed: u64,
+    },
+    /// How far the rules by which tags go have come, in the words of whoever runs them.
+    NotePace(String),
     /// A repository has a blob from now on, whose file is durable.
     Link {
         /// The repository; made if its namespace is there.
@@ -228,6 +293,8 @@ pub enum Done {
     Changed,
     /// A review.
     Reviewed(Reviewed),
+    /// So many tags have gone by a rule.
+    Expired(i64),
 }
 
 /// The outcome of a review.
@@ -239,6 +306,8 @@ pub struct Reviewed {
     pub ready: Vec<Digest>,
     /// Repositories from which something has gone.
     pub changed: Vec<Repository>,
+    /// The name of a namespace that was deleted is free.
+    pub renamed: bool,
 }
 
 /// The reason why an act was not done. Nothing has changed.
@@ -250,6 +319,17 @@ pub enum Refused {
     /// There is no such repository.
     #[error("there is no such repository")]
     NoRepository,
+    /// It was deleted, and its name is kept for it.
+    #[error(
+        "{name} was deleted, and its name is kept until {}: restore it, or delete it for ever",
+        shown(*until)
+    )]
+    Deleted {
+        /// The repository, or its namespace.
+        name: String,
+        /// Until when.
+        until: Timestamp,
+    },
     /// The repository has no such manifest.
     #[error("the repository has no such manifest")]
     NoManifest,
@@ -303,8 +383,16 @@ impl HostedAct {
                 put.bytes.len() + digests * size_of::<Digest>() + texts + put.tags.len() * 200
             }
             Act::Review { active, .. } => active.len() * 100,
+            Act::Expire(expiry) => expiry.tags.iter().map(|(tag, _)| tag.len() + 100).sum(),
+            Act::NotePace(text) => 600 + text.len(),
+            Act::DropNamespace(_, removal) | Act::DropRepository(_, removal) => {
+                600 + removal.kept.len() * 1_100
+            }
             Act::PutNamespace { .. }
-            | Act::DropNamespace(_)
+            | Act::RestoreNamespace(_)
+            | Act::RestoreRepository(_)
+            | Act::Trim(_)
+            | Act::Advance { .. }
             | Act::Link { .. }
             | Act::Lease { .. }
             | Act::DeleteTag { .. }
@@ -325,8 +413,16 @@ impl HostedAct {
                     && put.annotations.as_ref().map_or(0, String::len) <= ANNOTATIONS_BYTES_MAX
             }
             Act::Review { active, .. } => active.len() <= ACTIVE_MAX,
+            Act::Expire(expiry) => expiry.tags.len() <= EXPIRED_MAX,
+            Act::DropNamespace(_, removal) | Act::DropRepository(_, removal) => {
+                removal.kept.len() <= KEPT_MAX
+            }
             Act::PutNamespace { .. }
-            | Act::DropNamespace(_)
+            | Act::RestoreNamespace(_)
+            | Act::RestoreRepository(_)
+            | Act::Trim(_)
+            | Act::Advance { .. }
+            | Act::NotePace(_)
             | Act::Link { .. }
             | Act::Lease { .. }
             | Act::DeleteTag { .. }
@@ -338,15 +434,48 @@ impl HostedAct {
         }
     }
 
+    /// True if those who follow are told at once: of what many pulls and the garbage collector do, they are not.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        !matches!(
+            self.act,
+            Act::Lease { .. }
+                | Act::Review { .. }
+                | Act::DropBlob(_)
+                | Act::Dropped(_)
+                | Act::Trim(_)
+                | Act::NotePace(_)
+        )
+    }
+
     /// Does it, as a part of a transaction. What was refused is to be undone.
     pub(super) fn apply(&self, to: &Connection) -> rusqlite::Result<Result<Done, Refused>> {
         let Self { act, at, by } = self;
-        let log = rows::Log { at: *at, by };
+        let rule = if let Act::Expire(expiry) = act {
+            Some(expiry.rule.as_str())
+        } else {
+            None
+        };
+        let log = rows::Log { at: *at, by, rule };
         match act {
             Act::PutNamespace { wanted, only_new } => {
                 acts::put_namespace(to, wanted, *only_new, &log)
             }
-            Act::DropNamespace(name) => acts::drop_namespace(to, name, &log),
+            Act::DropNamespace(name, removal) => removal::namespace(to, name, removal, &log),
+            Act::RestoreNamespace(name) => removal::restore_namespace(to, name, &log),
+            Act::DropRepository(path, removal) => removal::repository(to, path, removal, &log),
+            Act::RestoreRepository(path) => removal::restore_repository(to, path, &log),
+            Act::Expire(expiry) => expire::expire(to, expiry, &log),
+            Act::Trim(keep) => events::trim(to, *keep),
+            Act::Advance {
+                consumer,
+                seq,
+                missed,
+            } => events::advance(to, consumer, (*seq, *missed)),
+            Act::NotePace(text) => {
+                put_fact(to, PACE, text)?;
+                Ok(Ok(Done::Changed))
+            }
             Act::Link {
                 repository,
                 digest,
@@ -380,10 +509,23 @@ impl HostedAct {
                 grace_ms,
                 lease_ms,
                 active,
-            } => collect::review(to, *at, (*grace_ms, *lease_ms), active)
+            } => collect::review(to, &log, (*grace_ms, *lease_ms), active)
                 .map(|done| Ok(Done::Reviewed(done))),
             Act::DropBlob(digest) => collect::drop_blob(to, digest),
             Act::Dropped(digest) => collect::dropped(to, digest),
         }
     }
 }
+
+/// A time, for people.
+fn shown(at: Timestamp) -> String {
+    use std::time::{Duration, UNIX_EPOCH};
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(at.0));
+    at.map_or_else(
+        || "some day".to_owned(),
+        |at| humantime::format_rfc3339_seconds(at).to_string(),
+    )
+}
+
+/// The fact that says how far the rules have come by which tags go.
+pub(super) const PACE: &str = "hosted_expire";

@@ -3,14 +3,14 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::hosted::tables::VERSION_3;
+use super::hosted::tables::{VERSION_3, VERSION_4};
 
 /// Tells the file from other databases (SQLite file format, offset 68): `rdsc`.
 pub(super) const APPLICATION_ID: i32 = 0x7264_7363;
 
 /// Statements that make each version of the version before; the first makes the first of nothing. One that was released is never
 /// changed.
-pub(super) const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+pub(super) const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
     CREATE TABLE facts (

@@ -25,7 +25,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         "Change the cache",
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
-    ("Hosted repositories", &["ns", "tag"]),
+    ("Hosted repositories", &["ns", "repo", "tag", "events"]),
     ("Several nodes", &["cluster"]),
     ("Air-gapped sites", &["export", "import"]),
     (
@@ -166,11 +166,25 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead ns create team --visibility public --quota 100GB
   roadstead ns ls
   roadstead ns set team --quota none
-  roadstead ns rm team",
+  roadstead ns rm team --content
+  roadstead ns restore team
+  roadstead ns expire --dry-run",
+    ),
+    (
+        "repo",
+        "  roadstead repo rm team/app
+  roadstead repo deleted
+  roadstead repo restore team/app",
     ),
     (
         "tag",
-        "  roadstead tag restore team/app:v1",
+        "  roadstead tag history team/app:v1
+  roadstead tag restore team/app:v1",
+    ),
+    (
+        "events",
+        "  roadstead events --since 2h
+  roadstead events --follow --repository 'team/*' --json | jq .tag",
     ),
     (
         "cluster",

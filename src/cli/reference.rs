@@ -42,10 +42,16 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("user", "Users", "../access.md#one-team-one-password-file"),
     ("ns", "Hosted repositories", "../hosted.md#namespaces"),
     (
+        "repo",
+        "Hosted repositories",
+        "../hosted.md#delete-and-restore",
+    ),
+    (
         "tag",
         "Hosted repositories",
         "../hosted.md#delete-and-restore",
     ),
+    ("events", "Hosted repositories", "../hosted.md#events"),
     (
         "cluster",
         "Several nodes",

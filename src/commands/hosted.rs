@@ -1,4 +1,4 @@
-//! `ns` and `tag`: namespaces of hosted repositories, and tags that are restored.
+//! `ns` and `tag`: namespaces of hosted repositories, and the history of tags.
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
@@ -6,10 +6,13 @@ use http::Method;
 use super::cache::screen::{Cell, Screen, Table, say, say_json};
 use super::target::{AdminFlags, Locator, TargetError};
 use crate::format::size;
-use crate::server::{HostedChange, NamespaceList};
+use crate::server::{Expired, ExpiryPlan, HostedChange, NamespaceList, TagHistory};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
+const RESTORE_NAMESPACE: &str = "/api/v1/namespaces/restore";
+const EXPIRE: &str = "/api/v1/expire";
 const RESTORE: &str = "/api/v1/tags/restore";
+const HISTORY: &str = "/api/v1/tags/history";
 
 /// Names and values.
 type Parameters = Vec<(&'static str, String)>;
@@ -23,8 +26,12 @@ pub enum NsCommand {
     Ls(List),
     /// Change a namespace; what is not given stays
     Set(Set),
-    /// Remove a namespace without repositories
+    /// Delete a namespace; it can be restored for a while (`hosted.undelete`)
     Rm(Remove),
+    /// Have a namespace that was deleted be there again, with what was in it
+    Restore(Named),
+    /// Delete the tags that the rules say go now (`hosted.expire`); with --dry-run, show what the next run takes, and when
+    Expire(Expire),
 }
 
 /// Tags of hosted repositories.
@@ -32,6 +39,8 @@ pub enum NsCommand {
 pub enum TagCommand {
     /// Have a tag name what it named before, also where that was deleted
     Restore(Restore),
+    /// Show what a tag has named, since when, and who moved it
+    History(History),
 }
 
 /// Clients that may pull.
@@ -83,6 +92,32 @@ pub struct Remove {
     /// The namespace
     #[arg(value_name = "NAME")]
     name: String,
+    /// Delete it with all repositories and images that are in it
+    #[arg(long)]
+    content: bool,
+    /// It cannot be restored, and its name is free at once; also for one that was deleted before
+    #[arg(long)]
+    forever: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `ns restore`.
+#[derive(Clone, Debug, Args)]
+pub struct Named {
+    /// The namespace
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `ns expire`.
+#[derive(Clone, Debug, Args)]
+pub struct Expire {
+    /// Show the tags that the next run takes, and when it is, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -96,6 +131,19 @@ pub struct Restore {
     /// The manifest that it is to name; without it, what it named last
     #[arg(long, value_name = "DIGEST")]
     digest: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `tag history`.
+#[derive(Clone, Debug, Args)]
+pub struct History {
+    /// The tag: `team/app:v1`
+    #[arg(value_name = "REPOSITORY:TAG")]
+    tag: String,
+    /// At most so many, the latest first
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    limit: u16,
     #[command(flatten)]
     common: Common,
 }
@@ -115,12 +163,12 @@ struct Wishes {
 
 /// The server to ask, and the form of the answer.
 #[derive(Clone, Debug, Args)]
-struct Common {
+pub(super) struct Common {
     #[command(flatten)]
-    server: AdminFlags,
+    pub(super) server: AdminFlags,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Wishes {
@@ -158,6 +206,8 @@ impl NsCommand {
             Self::Ls(it) => &it.common,
             Self::Set(it) => &it.common,
             Self::Rm(it) => &it.common,
+            Self::Restore(it) => &it.common,
+            Self::Expire(it) => &it.common,
         }
     }
 
@@ -177,7 +227,15 @@ impl NsCommand {
             }
             Self::Ls(_) => (Method::GET, Vec::new()),
             Self::Set(it) => (Method::PUT, named(&it.name, it.wishes.parameters()?)),
-            Self::Rm(it) => (Method::DELETE, named(&it.name, Vec::new())),
+            Self::Rm(it) => {
+                let flags = [("content", it.content), ("forever", it.forever)];
+                let given = flags.into_iter().filter(|(_, given)| *given);
+                let given = given.map(|(name, _)| (name, "true".to_owned()));
+                (Method::DELETE, named(&it.name, given.collect()))
+            }
+            Self::Restore(it) => (Method::POST, named(&it.name, Vec::new())),
+            Self::Expire(it) if it.dry_run => (Method::GET, Vec::new()),
+            Self::Expire(_) => (Method::POST, Vec::new()),
         })
     }
 
@@ -192,9 +250,11 @@ impl NsCommand {
 }
 
 impl TagCommand {
-    fn restore(&self) -> &Restore {
-        let Self::Restore(it) = self;
-        it
+    fn common(&self) -> &Common {
+        match self {
+            Self::Restore(it) => &it.common,
+            Self::History(it) => &it.common,
+        }
     }
 
     /// The server to ask.
@@ -203,17 +263,20 @@ impl TagCommand {
     /// One line: a flag makes no sense, or the configuration does not say where the server is.
     pub fn locate(&self) -> Result<Locator, String> {
         self.parts()?;
-        Locator::of(&self.restore().common.server, None, None)
+        Locator::of(&self.common().server, None, None)
     }
 
     fn parts(&self) -> Result<(&str, &str), String> {
-        let text = &self.restore().tag;
+        let text = match self {
+            Self::Restore(it) => &it.tag,
+            Self::History(it) => &it.tag,
+        };
         let parts = text.rsplit_once(':');
         parts.ok_or_else(|| format!("{text:?} is no tag like team/app:v1"))
     }
 }
 
-/// Creates, lists, changes or removes namespaces.
+/// Creates, lists, changes, deletes or restores namespaces.
 ///
 /// # Errors
 /// [`TargetError`]: the server does not answer, or refuses.
@@ -223,17 +286,36 @@ pub async fn namespaces(command: &NsCommand, place: &Locator) -> Result<(), Targ
     let (method, parameters) = command.request().unwrap_or_default();
     let parameters: Vec<(&str, &str)> = parameters.iter().map(|(k, v)| (*k, &**v)).collect();
     let screen = Screen::new(command.common().json);
-    if method == Method::GET && parameters.is_empty() {
-        let list: NamespaceList = target.ask(method, NAMESPACES, &parameters).await?;
-        show(&list, screen);
-        return Ok(());
+    match command {
+        NsCommand::Ls(_) => {
+            let list: NamespaceList = target.ask(method, NAMESPACES, &parameters).await?;
+            show(&list, screen);
+        }
+        NsCommand::Expire(it) if it.dry_run => {
+            let plan: ExpiryPlan = target.ask(method, EXPIRE, &parameters).await?;
+            show_plan(&plan, screen);
+        }
+        NsCommand::Expire(_) => {
+            let done: Expired = target.ask(method, EXPIRE, &parameters).await?;
+            if screen.json {
+                say_json(&done);
+            } else {
+                say(&format!("{} tags have gone", done.expired));
+            }
+        }
+        NsCommand::Restore(_) => {
+            let done = target.ask(method, RESTORE_NAMESPACE, &parameters).await?;
+            tell(done, screen);
+        }
+        NsCommand::Create(_) | NsCommand::Set(_) | NsCommand::Rm(_) => {
+            let done = target.ask(method, NAMESPACES, &parameters).await?;
+            tell(done, screen);
+        }
     }
-    let done: HostedChange = target.ask(method, NAMESPACES, &parameters).await?;
-    tell(done, screen);
     Ok(())
 }
 
-/// Restores a tag.
+/// Restores a tag, or shows its history.
 ///
 /// # Errors
 /// [`TargetError`]: the server does not answer, or refuses.
@@ -242,14 +324,73 @@ pub async fn tag(command: &TagCommand, place: &Locator) -> Result<(), TargetErro
     // It was read before.
     let (repository, tag) = command.parts().unwrap_or_default();
     let mut parameters = vec![("repository", repository), ("tag", tag)];
-    let restore = command.restore();
-    parameters.extend(restore.digest.as_deref().map(|digest| ("digest", digest)));
-    let done: HostedChange = target.ask(Method::POST, RESTORE, &parameters).await?;
-    tell(done, Screen::new(restore.common.json));
+    let screen = Screen::new(command.common().json);
+    match command {
+        TagCommand::Restore(it) => {
+            parameters.extend(it.digest.as_deref().map(|digest| ("digest", digest)));
+            let done = target.ask(Method::POST, RESTORE, &parameters).await?;
+            tell(done, screen);
+        }
+        TagCommand::History(it) => {
+            let limit = it.limit.to_string();
+            parameters.push(("limit", &limit));
+            let found: TagHistory = target.ask(Method::GET, HISTORY, &parameters).await?;
+            show_history(&found, screen);
+        }
+    }
     Ok(())
 }
 
-fn tell(done: HostedChange, screen: Screen) {
+fn show_plan(plan: &ExpiryPlan, screen: Screen) {
+    if screen.json {
+        say_json(plan);
+        return;
+    }
+    let mut table = Table::new(screen, &["TAG", "DIGEST", "PUSHED", "RULE"]);
+    for it in &plan.tags {
+        table.row(vec![
+            Cell::from(format!("{}:{}", it.repository, it.tag)),
+            Cell::from(digest(&it.digest)),
+            Cell::from(it.pushed.to_string()),
+            Cell::from(it.rule.clone()),
+        ]);
+    }
+    table.flush();
+    let more = if plan.more { ", and more later" } else { "" };
+    let tags = plan.tags.len();
+    say(&format!("{tags} tags go at {}{more}", plan.at));
+    if let Some(held) = plan.held_until {
+        say(&format!(
+            "no tag goes before {held}: the clock was not looked at for more than a day, or has leapt"
+        ));
+    }
+}
+
+fn show_history(found: &TagHistory, screen: Screen) {
+    if screen.json {
+        say_json(found);
+        return;
+    }
+    let named = |it: &Option<String>| it.as_deref().map_or_else(|| "-".to_owned(), digest);
+    let mut table = Table::new(screen, &["WHEN", "FROM", "TO", "WHO"]);
+    for it in &found.history {
+        table.row(vec![
+            Cell::from(it.time.to_string()),
+            Cell::from(named(&it.from)),
+            Cell::from(named(&it.to)),
+            Cell::from(it.by.clone()),
+        ]);
+    }
+    table.flush();
+}
+
+/// A digest, for people.
+pub(super) fn digest(text: &str) -> String {
+    let hex = text.split_once(':').map_or(text, |(_, hex)| hex);
+    hex.chars().take(12).collect()
+}
+
+pub(super) fn tell(done: HostedChange, screen: Screen) {
     if screen.json {
         say_json(&done);
     } else if done.changed {

@@ -2,8 +2,10 @@
 
 use super::keys::File;
 use super::table::{About, Context, Given, Keys, List, Values as _, name, table, texts};
-use super::values::{Falls, Flag, Host, ImmutableModes, MaxSize, Size, Time, TimeLimit, Visible};
-use crate::hosted::{self, Config, Immutable, NamespaceWanted, Overlay};
+use super::values::{
+    Falls, Flag, Host, ImmutableModes, MaxSize, Size, Time, TimeLimit, UpTo, Visible,
+};
+use crate::hosted::{self, Config, Expire, Immutable, NamespaceWanted, Overlay};
 use crate::oci::UpstreamName;
 use crate::upstream;
 
@@ -31,6 +33,8 @@ table! {
         namespace: List<NamespaceKey>,
         /// Tags that stay what they are.
         immutable: List<ImmutableKey>,
+        /// Tags that go by themselves, each hour some. The first of these rules that a tag matches decides about it.
+        expire: List<ExpireKey>,
         /// Names of upstreams whose hosted repositories are asked first.
         overlay: List<OverlayKey>,
     }
@@ -59,6 +63,20 @@ table! {
         tag: RulePattern,
         /// `no-move`: once such a tag names something it names nothing else; `no-move-no-delete`: nor can it be deleted. Default: `no-move`.
         mode: ImmutableModes,
+    }
+}
+
+table! {
+    /// `[[hosted.expire]]`.
+    ExpireKey {
+        /// The repositories, such as `ci/*`; `*` stands for anything. Required.
+        repository: RulePattern,
+        /// The tags, such as `pr-*`. Required.
+        tag: RulePattern,
+        /// Of the tags of a repository that the rule decides about, so many stay that were pushed last. Default: none, if `older_than` is given.
+        keep_newest: UpTo<1_000_000>,
+        /// Tags stay that were pushed no longer ago than this, the same content again, too. With `keep_newest` a tag goes only if both say so. Default: none, if `keep_newest` is given.
+        older_than: TimeLimit,
     }
 }
 
@@ -115,7 +133,9 @@ macro_rules! about {
     )+};
 }
 
-about! { NamespaceKey: "namespace", ImmutableKey: "immutable", OverlayKey: "overlay" }
+about! {
+    NamespaceKey: "namespace", ImmutableKey: "immutable", ExpireKey: "expire", OverlayKey: "overlay"
+}
 
 /// Resolves `[hosted]`.
 pub(super) fn resolve(
@@ -147,6 +167,7 @@ pub(super) fn resolve(
         upload_expiry: keys.upload_expiry.value_or(defaults.upload_expiry),
         namespaces: namespaces(keys, upstreams, context),
         immutable: immutable(keys, context),
+        expire: expire(keys, context),
         overlays: overlays(keys, upstreams, context),
     }))
 }
@@ -204,6 +225,34 @@ fn immutable(keys: &HostedKey, context: &Context<'_>) -> Vec<Immutable> {
             repository: repository?.value.clone(),
             tag: tag?.value.clone(),
             mode: value.mode.value_or(hosted::ImmutableMode::default()),
+        })
+    };
+    given.filter_map(rule).collect()
+}
+
+fn expire(keys: &HostedKey, context: &Context<'_>) -> Vec<Expire> {
+    let given = keys.expire.iter().flat_map(|given| &given.value);
+    let rule = |Given { value, .. }: &Given<ExpireKey>| {
+        let of = &value.keys;
+        let repository = value.repository.as_ref();
+        let repository = required(of, repository, "repository", "\"ci/*\"", context);
+        let tag = required(of, value.tag.as_ref(), "tag", "\"pr-*\"", context);
+        if value.keep_newest.is_none() && value.older_than.is_none() {
+            let why = "is missing, and keep_newest too: write older_than = \"30d\", keep_newest = 10, or both";
+            // One with a wrong value was reported.
+            if of.place_of("keep_newest").is_none() {
+                let none: Option<&Given<TimeLimit>> = None;
+                of.required(none, "older_than", why, context).ok();
+            }
+        }
+        Some(Expire {
+            repository: repository?.value.clone(),
+            tag: tag?.value.clone(),
+            keep_newest: value
+                .keep_newest
+                .value()
+                .and_then(|it| u64::try_from(it).ok()),
+            older_than: value.older_than.value(),
         })
     };
     given.filter_map(rule).collect()

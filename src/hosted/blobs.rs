@@ -56,6 +56,7 @@ impl Hosted {
         let before = self.inner.caches.before(repository);
         let row = match self.inner.catalogue.hosted_blob(repository, digest).await? {
             Found::NoRepository => return Err(Refused::NoRepository.into()),
+            Found::Deleted(refused) => return Err(refused.into()),
             Found::Nothing => return Err(Refused::NoBlob.into()),
             Found::This(row) => row,
         };

@@ -140,6 +140,14 @@ impl Caches {
         }
     }
 
+    /// Something of many repositories has gone.
+    pub(super) fn all_deleted(&self) {
+        for place in &self.places {
+            place.changes.fetch_add(1, Ordering::SeqCst);
+            place.deletes.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     fn place(&self, repository: &Repository) -> Option<&Place> {
         let mut hasher = DefaultHasher::new();
         repository.hash(&mut hasher);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::events::EVENTS_MAX;
 use super::{Hosted, HostedError};
 use crate::catalogue::hosted::{ACTIVE_MAX, Act, Done, Reviewed};
 use crate::oci::Digest;
@@ -36,7 +37,10 @@ impl Hosted {
             self.expire().await;
             self.count().await;
             let collected = self.collect_due(stop).await;
-            self.tell(collected.err());
+            let trimmed = self.trim_events(EVENTS_MAX).await;
+            let expired = self.expire_tags(stop).await;
+            let failed = collected.and(trimmed).and(expired);
+            self.tell(failed.err());
         }
     }
 
@@ -81,6 +85,10 @@ impl Hosted {
         };
         for repository in &reviewed.changed {
             self.inner.caches.deleted(repository);
+        }
+        if reviewed.renamed {
+            // One of the configuration may have waited for the name.
+            self.open_names().await;
         }
         Ok(reviewed)
     }

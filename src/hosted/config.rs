@@ -36,6 +36,8 @@ pub struct Config {
     pub namespaces: Vec<NamespaceWanted>,
     /// Tags that stay.
     pub immutable: Vec<Immutable>,
+    /// Rules by which tags go.
+    pub expire: Vec<Expire>,
     /// Names of upstreams that hosted repositories come before.
     pub overlays: Vec<Overlay>,
 }
@@ -49,6 +51,19 @@ pub struct Immutable {
     pub tag: String,
     /// How they stay.
     pub mode: ImmutableMode,
+}
+
+/// Tags that go when all that is said here of them is so. One of both is given at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expire {
+    /// A pattern of repositories, in which `*` stands for anything.
+    pub repository: String,
+    /// A pattern of tags.
+    pub tag: String,
+    /// It is none of so many of a repository that were pushed last.
+    pub keep_newest: Option<u64>,
+    /// It was pushed longer ago.
+    pub older_than: Option<Duration>,
 }
 
 /// The way in which a tag stays.
@@ -96,6 +111,7 @@ impl Default for Config {
             upload_expiry: UPLOAD_EXPIRY,
             namespaces: Vec::new(),
             immutable: Vec::new(),
+            expire: Vec::new(),
             overlays: Vec::new(),
         }
     }
@@ -113,6 +129,16 @@ impl Config {
     #[must_use]
     pub fn stays(&self, repository: &Repository, tag: &Tag) -> bool {
         self.immutable(repository, tag.as_str()).is_some()
+    }
+
+    /// Patterns of repositories and of their tags that may not be deleted.
+    #[must_use]
+    pub fn kept(&self) -> Vec<(String, String)> {
+        let rules = self.immutable.iter();
+        let rules = rules.filter(|rule| rule.mode == ImmutableMode::NoMoveNoDelete);
+        rules
+            .map(|rule| (rule.repository.clone(), rule.tag.clone()))
+            .collect()
     }
 
     /// True if a tag may not be deleted.
@@ -139,7 +165,7 @@ impl Visibility {
 }
 
 /// True if a pattern, in which `*` stands for any characters, means all of a text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
         return false;

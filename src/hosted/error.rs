@@ -50,6 +50,9 @@ pub enum HostedError {
         /// Bytes that it may have.
         quota: u64,
     },
+    /// Too many wait for changes.
+    #[error("{0} wait for events at the same time already; ask again later, or without waiting")]
+    TooManyFollowers(usize),
     /// A blob that is known cannot be read.
     #[error("the blob {0} cannot be read")]
     Damaged(Digest),

@@ -46,6 +46,7 @@ impl Hosted {
         let catalogue = &self.inner.catalogue;
         let mut tags = match catalogue.hosted_tags(repository, after, limit + 1).await? {
             Found::NoRepository => return Err(Refused::NoRepository.into()),
+            Found::Deleted(refused) => return Err(refused.into()),
             Found::Nothing => Vec::new(),
             Found::This(tags) => tags,
         };
@@ -92,6 +93,7 @@ impl Hosted {
         );
         let rows = match found.await? {
             Found::NoRepository => return Err(Refused::NoRepository.into()),
+            Found::Deleted(refused) => return Err(refused.into()),
             Found::Nothing => Vec::new(),
             Found::This(rows) => rows,
         };

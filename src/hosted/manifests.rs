@@ -70,6 +70,7 @@ impl Hosted {
         let catalogue = &self.inner.catalogue;
         let row = match catalogue.hosted_manifest(repository, reference).await? {
             Found::NoRepository => return Err(Refused::NoRepository.into()),
+            Found::Deleted(refused) => return Err(refused.into()),
             Found::Nothing => return Err(Refused::NoManifest.into()),
             Found::This(row) => row,
         };

@@ -1,7 +1,7 @@
 //! The names that are hosted. Two names never mean one place: a namespace has no dot and no colon, so that it is no
 //! upstream's name; `library` is nobody's, since bare names of Docker Hub begin with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +19,8 @@ const RESERVED: [&str; 2] = ["library", "localhost"];
 #[derive(Debug)]
 pub struct Names {
     known: ArcSwap<HashMap<String, NamespaceWanted>>,
+    /// Names of namespaces that were deleted and can be restored: nobody else is asked for what is in them.
+    kept: ArcSwap<HashSet<String>>,
     /// The catalogue was read: there are no others.
     are_known: AtomicBool,
     hosts: ArcSwap<Vec<String>>,
@@ -65,6 +67,7 @@ impl Names {
     pub(super) fn new(config: &Config) -> Self {
         let names = Self {
             known: ArcSwap::default(),
+            kept: ArcSwap::default(),
             are_known: AtomicBool::new(false),
             hosts: ArcSwap::default(),
             overlays: ArcSwap::default(),
@@ -83,7 +86,8 @@ impl Names {
         self.overlays.store(Arc::new(config.overlays.clone()));
     }
 
-    pub(super) fn know(&self, all: Vec<Namespace>) {
+    pub(super) fn know(&self, all: Vec<Namespace>, kept: Vec<String>) {
+        self.kept.store(Arc::new(kept.into_iter().collect()));
         let all = all
             .into_iter()
             .map(|it| (it.wanted.name.clone(), it.wanted));
@@ -150,7 +154,7 @@ impl Names {
         let Ok(repository) = Repository::parse(path) else {
             return Ok(Place::Mirrored);
         };
-        if self.known.load().contains_key(first) {
+        if self.known.load().contains_key(first) || self.kept.load().contains(first) {
             return Ok(Place::Hosted(repository));
         }
         if check(first).is_ok() && !self.are_known() {
@@ -220,6 +224,10 @@ mod tests {
             place(None, None, "docker.io/team/app", true),
             Ok(Place::Mirrored)
         );
+        names
+            .kept
+            .store(Arc::new(HashSet::from(["other".to_owned()])));
+        assert_eq!(place(None, None, "other/app", false), hosted("other/app"));
         let own = Some("registry.corp:5000");
         assert_eq!(place(own, None, "app", false), hosted("app"));
         assert_eq!(

@@ -115,6 +115,9 @@ impl Hosted {
     ) -> Result<Arc<Session>, HostedError> {
         self.inner.catalogue.must_be_writable()?;
         self.has_room(repository, 0)?;
+        if let Some(refused) = self.kept(repository).await? {
+            return Err(refused.into());
+        }
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
         let now = self.inner.clock.now();
         let session = Arc::new(Session::new(repository, owner, client, algorithm, now)?);

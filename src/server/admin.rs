@@ -32,7 +32,10 @@ use crate::telemetry::Metrics;
 use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
-pub use hosted::{HostedChange, NamespaceInfo, NamespaceList, UploadList};
+pub use hosted::{
+    DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag, ExpiryPlan, HostedChange,
+    NamespaceInfo, NamespaceList, TagHistory, TagMoveInfo, UploadList,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -256,7 +259,13 @@ impl Admin {
             return tier::answer(self.tier.as_deref(), &head);
         }
         if hosted::is_of_hosted(path) {
-            let answer = hosted::answer(self.hosted.as_ref(), &self.mirror, &head, changes);
+            let answer = hosted::answer(
+                self.hosted.as_ref(),
+                &self.mirror,
+                &self.stop,
+                &head,
+                changes,
+            );
             return Box::pin(answer).await;
         }
         if path == reload::PATH {

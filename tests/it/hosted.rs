@@ -5,11 +5,14 @@ mod access;
 mod broken;
 mod collect;
 mod deletes;
+mod events;
+mod expire;
 mod killed;
 mod manifests;
 mod mounts;
 mod names;
 mod push;
+mod removal;
 
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use roadstead::hosted::{self, NamespaceWanted, Visibility};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::images::sha256;
-use crate::common::{Answer, Mirror, MirrorBuilder};
+use crate::common::{ADMIN, Answer, Mirror, MirrorBuilder};
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -103,6 +106,19 @@ impl Pushes for Mirror {
         let body = Bytes::copy_from_slice(body);
         self.client.ask_with(method, path, &[], body).await
     }
+}
+
+/// Asks the admin API of a server that changes something; its answer.
+pub(crate) async fn admin(mirror: &Mirror, method: Method, target: &str) -> Answer {
+    let target = format!("/api/v1/{target}");
+    mirror.admin.ask(method, &target, &[ADMIN]).await
+}
+
+/// What the admin API says.
+pub(crate) async fn asked(mirror: &Mirror, target: &str) -> serde_json::Value {
+    let answer = admin(mirror, Method::GET, target).await;
+    assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+    serde_json::from_slice(&answer.body).unwrap()
 }
 
 /// An image manifest.

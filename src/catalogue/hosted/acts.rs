@@ -23,6 +23,9 @@ pub(super) fn put_namespace(
     only_new: bool,
     log: &Log<'_>,
 ) -> Acted {
+    if let Some(refused) = rows::kept(to, &wanted.name)? {
+        return Ok(Err(refused));
+    }
     let sql = "INSERT INTO hosted_namespaces (name, visibility, quota, sparse, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (name) DO UPDATE SET visibility = excluded.visibility, quota = excluded.quota, sparse = excluded.sparse
             WHERE NOT ?6 AND (visibility, quota, sparse) IS NOT (excluded.visibility, excluded.quota, excluded.sparse)";
@@ -38,28 +41,6 @@ pub(super) fn put_namespace(
         return Ok(Ok(Done::Unchanged));
     }
     tell(to, log, "namespace.changed", &wanted.name, None)?;
-    Ok(Ok(Done::Changed))
-}
-
-pub(super) fn drop_namespace(to: &Connection, name: &str, log: &Log<'_>) -> Acted {
-    let sql = "SELECT id FROM hosted_namespaces WHERE name = ?1";
-    let mut query = to.prepare_cached(sql)?;
-    let Some(id) = query
-        .query_row([name], |row| row.get::<_, i64>(0))
-        .optional()?
-    else {
-        return Ok(Err(Refused::NoNamespace(name.to_owned())));
-    };
-    let sql = "SELECT path FROM hosted_repositories WHERE namespace = ?1 LIMIT 1";
-    let mut query = to.prepare_cached(sql)?;
-    if let Some(path) = query
-        .query_row([id], |row| row.get::<_, String>(0))
-        .optional()?
-    {
-        return Ok(Err(Refused::InUse(format!("the repository {path}"))));
-    }
-    to.execute("DELETE FROM hosted_namespaces WHERE id = ?1", [id])?;
-    tell(to, log, "namespace.deleted", name, None)?;
     Ok(Ok(Done::Changed))
 }
 

@@ -9,9 +9,8 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::rows;
-use super::{Done, Refused, Reviewed};
-use crate::clock::Timestamp;
+use super::rows::{self, Log};
+use super::{Done, Refused, Reviewed, removal};
 use crate::oci::{Digest, Repository};
 
 /// Entries that are looked at in one transaction: some milliseconds, in which others wait.
@@ -24,20 +23,20 @@ const ACTIVE_WAIT_MS: i64 = 1_000;
 const AGAIN_MS: i64 = 60_000;
 
 /// An entry of the queue.
-struct Entry {
+pub(super) struct Entry {
     kind: i64,
-    place: i64,
+    pub(super) place: i64,
     digest: Vec<u8>,
 }
 
 /// Looks at some of what is due.
 pub(super) fn review(
     to: &Connection,
-    at: Timestamp,
+    log: &Log<'_>,
     (grace_ms, lease_ms): (u64, u64),
     active: &HashSet<String>,
 ) -> rusqlite::Result<Reviewed> {
-    let now = rows::ms(at);
+    let now = log.ms();
     let sql = "SELECT kind, place, digest FROM hosted_reviews WHERE due_ms <= ?1 ORDER BY due_ms LIMIT ?2";
     let mut query = to.prepare_cached(sql)?;
     let due = query.query_map(params![now, BATCH_MAX], |row| {
@@ -53,8 +52,17 @@ pub(super) fn review(
         due: due.len(),
         ..Reviewed::default()
     };
+    let mut steps = 0;
     for entry in &due {
         match entry.kind {
+            rows::REPOSITORY => {
+                // The others are due still.
+                steps += 1;
+                if steps <= removal::STEPS_MAX {
+                    removal::review_repository(to, entry, log, grace)?;
+                }
+            }
+            rows::NAMESPACE => removal::review_namespace(to, entry, log, &mut done)?,
             rows::LINK => link(to, entry, (now, grace), active, &mut done)?,
             rows::MANIFEST => manifest(to, entry, (now, rows::whole(lease_ms)), &mut done)?,
             _ => blob(to, entry, (now, grace), &mut done)?,
@@ -105,7 +113,12 @@ fn link(
 }
 
 /// Has a blob that may have no link any more looked at after the grace.
-fn condemn(to: &Connection, digest: &[u8], now: i64, grace: i64) -> rusqlite::Result<()> {
+pub(super) fn condemn(
+    to: &Connection,
+    digest: &[u8],
+    now: i64,
+    grace: i64,
+) -> rusqlite::Result<()> {
     let sql = "UPDATE hosted_blobs SET condemned_ms = ?2 WHERE digest = ?1
         AND NOT EXISTS (SELECT 1 FROM hosted_links WHERE digest = ?1)";
     if to.prepare_cached(sql)?.execute(params![digest, now])? > 0 {
@@ -168,7 +181,7 @@ fn blob(
     }
 }
 
-fn forget(to: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+pub(super) fn forget(to: &Connection, entry: &Entry) -> rusqlite::Result<()> {
     let sql = "DELETE FROM hosted_reviews WHERE kind = ?1 AND place = ?2 AND digest = ?3";
     to.prepare_cached(sql)?
         .execute(params![entry.kind, entry.place, entry.digest])?;

@@ -13,6 +13,9 @@ type Acted = rusqlite::Result<Result<Done, Refused>>;
 /// Tags of a manifest that are looked at for one delete.
 const TAGS_MAX: i64 = 100_000;
 
+/// Manifests that come back with one tag: what an index may name, and what refers to that.
+const REVIVED_MAX: usize = 2 * super::REFERENCES_MAX;
+
 /// Deletes a tag. The manifest that it names stays.
 pub(super) fn tag(to: &Connection, repository: &Repository, tag: &Tag, log: &Log<'_>) -> Acted {
     let Some(id) = rows::repository(to, repository.as_str())? else {
@@ -158,15 +161,31 @@ pub(super) fn restore(
     }))
 }
 
-/// A manifest is there again, and the manifests that it names.
+/// A manifest is there again, the manifests that it names, and those that refer to it and were deleted with it.
 fn revive_all(to: &Connection, repository: i64, manifest: i64) -> rusqlite::Result<()> {
-    revive(to, manifest)?;
-    let sql = "SELECT c.id FROM hosted_references f JOIN hosted_manifests c ON c.repository = f.repository AND c.digest = f.digest
-        WHERE f.manifest = ?1 AND f.is_manifest AND f.repository = ?2 AND c.deleted_ms IS NOT NULL";
-    let mut query = to.prepare_cached(sql)?;
-    let children = query.query_map(params![manifest, repository], |row| row.get(0))?;
-    let children: Vec<i64> = children.collect::<rusqlite::Result<_>>()?;
-    children.into_iter().try_for_each(|child| revive(to, child))
+    let mut waiting = vec![manifest];
+    for _ in 0..REVIVED_MAX {
+        let Some(manifest) = waiting.pop() else {
+            return Ok(());
+        };
+        let sql = "SELECT digest, deleted_ms FROM hosted_manifests WHERE id = ?1";
+        let mut query = to.prepare_cached(sql)?;
+        let (key, deleted) = query.query_row([manifest], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?))
+        })?;
+        revive(to, manifest)?;
+        let sql = "SELECT c.id FROM hosted_references f JOIN hosted_manifests c ON c.repository = f.repository AND c.digest = f.digest
+                WHERE f.manifest = ?1 AND f.is_manifest AND f.repository = ?2 AND c.deleted_ms IS NOT NULL
+            UNION SELECT id FROM hosted_manifests WHERE repository = ?2 AND subject = ?3 AND deleted_ms = ?4";
+        let mut query = to.prepare_cached(sql)?;
+        let more = query.query_map(params![manifest, repository, key, deleted], |row| {
+            row.get(0)
+        })?;
+        for more in more {
+            waiting.push(more?);
+        }
+    }
+    Ok(())
 }
 
 fn tell(

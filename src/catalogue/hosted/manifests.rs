@@ -9,6 +9,9 @@ use crate::oci::{Digest, Repository};
 /// Missing digests that are named.
 const MISSING_MAX: usize = 100;
 
+/// The same push within so many milliseconds is not noted: a client that repeats itself costs no write.
+const PUSHED_AGAIN_MS: i64 = 60_000;
+
 /// Puts a manifest: it, what it refers to, and its tags; all of it or nothing.
 pub(super) fn put(
     to: &Connection,
@@ -201,7 +204,10 @@ pub(super) fn set_tag(
         return Ok(Err(Refused::Condition(before)));
     }
     match before {
-        Some(before) if before == *digest => return Ok(Ok(false)),
+        Some(before) if before == *digest => {
+            push_again(to, repository, tag.as_str(), log)?;
+            return Ok(Ok(false));
+        }
         Some(before) if *immutable => {
             return Ok(Err(Refused::Immutable {
                 tag: tag.to_string(),
@@ -210,7 +216,10 @@ pub(super) fn set_tag(
         }
         Some(_) | None => {}
     }
-    let sql = "INSERT OR REPLACE INTO hosted_tags (repository, name, manifest, moved_ms, moved_by) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let moved = (before.as_ref(), Some(digest));
+    record(to, (repository, path), tag.as_str(), moved, log)?;
+    let sql = "INSERT OR REPLACE INTO hosted_tags (repository, name, manifest, moved_ms, moved_by, pushed_ms, pushed_seq)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?4, (SELECT max(seq) FROM hosted_tag_history))";
     to.prepare_cached(sql)?.execute(params![
         repository,
         tag.as_str(),
@@ -218,14 +227,16 @@ pub(super) fn set_tag(
         log.ms(),
         log.by
     ])?;
-    record(
-        to,
-        (repository, path),
-        tag.as_str(),
-        (before.as_ref(), Some(digest)),
-        log,
-    )?;
     Ok(Ok(true))
+}
+
+/// A tag is pushed that names the same already: no change, but it is not as old any more.
+fn push_again(to: &Connection, repository: i64, tag: &str, log: &Log<'_>) -> rusqlite::Result<()> {
+    let sql = "UPDATE hosted_tags SET pushed_ms = ?3, pushed_seq = (SELECT max(seq) FROM hosted_tag_history)
+        WHERE repository = ?1 AND name = ?2 AND abs(?3 - pushed_ms) >= ?4";
+    let row = params![repository, tag, log.ms(), PUSHED_AGAIN_MS];
+    to.prepare_cached(sql)?.execute(row)?;
+    Ok(())
 }
 
 /// Writes the history of a tag, and tells of it.

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::rows;
-use super::{Done, HostedAct, Namespace, NamespaceWanted, Refused, Visibility};
+use super::{
+    DeletedRow, Done, HostedAct, Namespace, NamespaceWanted, Refused, TagPush, Visibility,
+};
+use super::{expire, removal, rows};
 use crate::catalogue::changes::Change;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::clock::Timestamp;
@@ -21,6 +23,8 @@ const PAGE_MAX: usize = 1_000;
 pub enum Found<T> {
     /// There is no such repository.
     NoRepository,
+    /// It was deleted, or its namespace, and can be restored.
+    Deleted(Refused),
     /// It has no such thing.
     Nothing,
     /// It.
@@ -82,7 +86,7 @@ impl Catalogue {
     /// [`CatalogueError`].
     pub async fn hosted_namespaces(&self) -> Result<Vec<Namespace>, CatalogueError> {
         self.ask(|from| {
-            let sql = "SELECT name, visibility, quota, sparse, created_ms, bytes FROM hosted_namespaces ORDER BY name LIMIT ?1";
+            let sql = "SELECT name, visibility, quota, sparse, created_ms, bytes FROM hosted_namespaces WHERE deleted_ms IS NULL ORDER BY name LIMIT ?1";
             let mut query = from.prepare_cached(sql)?;
             query.query_map([NAMESPACES_MAX], namespace)?.collect()
         })
@@ -182,7 +186,7 @@ impl Catalogue {
     ) -> Result<Vec<Repository>, CatalogueError> {
         let after = after.unwrap_or_default().to_owned();
         self.ask(move |from| {
-            let sql = "SELECT path FROM hosted_repositories r WHERE path > ?1
+            let sql = "SELECT path FROM hosted_repositories r WHERE path > ?1 AND r.deleted_ms IS NULL
                 AND EXISTS (SELECT 1 FROM hosted_manifests m WHERE m.repository = r.id AND m.deleted_ms IS NULL)
                 ORDER BY path LIMIT ?2";
             let mut query = from.prepare_cached(sql)?;
@@ -233,7 +237,7 @@ impl Catalogue {
         let digest = *digest;
         self.ask(move |from| {
             let sql = "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
-                WHERE l.digest = ?1 AND l.deleted_ms IS NULL LIMIT ?2";
+                WHERE l.digest = ?1 AND l.deleted_ms IS NULL AND r.deleted_ms IS NULL LIMIT ?2";
             let mut query = from.prepare_cached(sql)?;
             let key = params![rows::key(&digest), page(limit)];
             let paths = query.query_map(key, |row| row.get::<_, String>(0))?;
@@ -269,6 +273,87 @@ impl Catalogue {
         .await
     }
 
+    /// What can be restored as a whole, by name, behind this one.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_deleted(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DeletedRow>, CatalogueError> {
+        let after = after.to_owned();
+        self.ask(move |from| removal::deleted_rows(from, &after, limit))
+            .await
+    }
+
+    /// The refusal of a name that is kept for what was deleted.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_kept(
+        &self,
+        repository: &Repository,
+    ) -> Result<Option<Refused>, CatalogueError> {
+        let repository = repository.clone();
+        self.ask(move |from| rows::kept(from, repository.as_str()))
+            .await
+    }
+
+    /// Namespaces that were deleted and whose names are kept.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_kept_names(&self) -> Result<Vec<String>, CatalogueError> {
+        self.ask(|from| {
+            let sql = "SELECT was FROM hosted_namespaces WHERE was IS NOT NULL LIMIT ?1";
+            let mut query = from.prepare_cached(sql)?;
+            query
+                .query_map([NAMESPACES_MAX], |row| row.get(0))?
+                .collect()
+        })
+        .await
+    }
+
+    /// Hands the tags of a repository over, the newest first, as long as the disk takes; and the number of the last entry of
+    /// the history of tags.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_pushes<T: Send + 'static>(
+        &self,
+        repository: &Repository,
+        take: impl FnOnce(&mut dyn Iterator<Item = TagPush>) -> T + Send + 'static,
+    ) -> Result<Found<(i64, T)>, CatalogueError> {
+        let repository = repository.clone();
+        self.ask_at_leisure(move |from| {
+            in_repository(from, &repository, |id| {
+                let taken = expire::pushes(from, id, |rows| {
+                    let mut failed = None;
+                    let mut rows = rows.map_while(|row| row.map_err(|it| failed = Some(it)).ok());
+                    let taken = take(&mut rows);
+                    drop(rows);
+                    failed.map_or(Ok(taken), Err)
+                })?;
+                Ok(Some(taken))
+            })
+        })
+        .await
+    }
+
+    /// How far the rules have come by which tags go.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_pace(&self) -> Result<Option<String>, CatalogueError> {
+        self.ask(|from| {
+            let sql = "SELECT value FROM facts WHERE key = ?1";
+            let mut query = from.prepare_cached(sql)?;
+            query.query_row([super::PACE], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
     /// The length of the garbage collector's queue.
     ///
     /// # Errors
@@ -283,17 +368,20 @@ impl Catalogue {
     }
 }
 
-fn page(limit: usize) -> i64 {
+pub(super) fn page(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn in_repository<T>(
+pub(super) fn in_repository<T>(
     from: &Connection,
     repository: &Repository,
     read: impl FnOnce(i64) -> rusqlite::Result<Option<T>>,
 ) -> rusqlite::Result<Found<T>> {
     Ok(match rows::repository(from, repository.as_str())? {
-        None => Found::NoRepository,
+        None => match rows::kept(from, repository.as_str())? {
+            Some(refused) => Found::Deleted(refused),
+            None => Found::NoRepository,
+        },
         Some(id) => read(id)?.map_or(Found::Nothing, Found::This),
     })
 }

@@ -10,6 +10,8 @@ use crate::oci::{Algorithm, Digest, Repository};
 pub(super) struct Log<'a> {
     pub(super) at: Timestamp,
     pub(super) by: &'a str,
+    /// The rule by which it is done.
+    pub(super) rule: Option<&'a str>,
 }
 
 /// A change, as those who follow are told of it.
@@ -27,7 +29,7 @@ impl Log<'_> {
 
     /// Writes the one row of a change.
     pub(super) fn tell(&self, to: &Connection, event: &Event<'_>) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO hosted_changes (at_ms, kind, repository, tag, digest, by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT INTO hosted_changes (at_ms, kind, repository, tag, digest, by, rule) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let digest = event.digest.map(key);
         to.prepare_cached(sql)?.execute(params![
             self.ms(),
@@ -35,7 +37,8 @@ impl Log<'_> {
             event.repository,
             event.tag,
             digest,
-            self.by
+            self.by,
+            self.rule,
         ])?;
         Ok(())
     }
@@ -88,7 +91,22 @@ pub(super) fn repository(from: &Connection, path: &str) -> rusqlite::Result<Opti
     query.query_row([path], |row| row.get(0)).optional()
 }
 
-/// The number of a repository, which is made if its namespace is there.
+/// Until when the name of a repository is kept for one that was deleted, or for its namespace.
+pub(super) fn kept(from: &Connection, path: &str) -> rusqlite::Result<Option<Refused>> {
+    let namespace = path.split('/').next().unwrap_or_default();
+    let sql = "SELECT was, until_ms FROM hosted_repositories WHERE was = ?1
+        UNION ALL SELECT was, until_ms FROM hosted_namespaces WHERE was = ?2 LIMIT 1";
+    let mut query = from.prepare_cached(sql)?;
+    let found = query.query_row([path, namespace], |row| {
+        Ok(Refused::Deleted {
+            name: row.get(0)?,
+            until: Timestamp(count(row.get(1)?)),
+        })
+    });
+    found.optional()
+}
+
+/// The number of a repository, which is made if its namespace is there, and the name is nobody's who was deleted.
 pub(super) fn made(
     to: &Connection,
     path: &Repository,
@@ -96,6 +114,9 @@ pub(super) fn made(
 ) -> rusqlite::Result<Result<i64, Refused>> {
     if let Some(id) = repository(to, path.as_str())? {
         return Ok(Ok(id));
+    }
+    if let Some(refused) = kept(to, path.as_str())? {
+        return Ok(Err(refused));
     }
     let namespace = path.as_str().split('/').next().unwrap_or_default();
     let sql = "SELECT id FROM hosted_namespaces WHERE name = ?1";
@@ -138,6 +159,11 @@ pub(super) fn review(
 pub(super) const LINK: i64 = 1;
 pub(super) const MANIFEST: i64 = 2;
 pub(super) const BLOB: i64 = 3;
+pub(super) const REPOSITORY: i64 = 4;
+pub(super) const NAMESPACE: i64 = 5;
+
+/// The digest of reviews that are about none.
+pub(super) const NO_DIGEST: &[u8] = &[];
 
 /// The bytes that a namespace may still take, after something has come into one of its repositories.
 pub(super) fn within_quota(

@@ -153,3 +153,34 @@ pub(in crate::catalogue) const VERSION_3: &str = "
         UPDATE hosted_namespaces SET bytes = bytes - OLD.size WHERE id = OLD.namespace;
     END;
 ";
+
+/// What makes version 4 of version 3. A namespace or repository that is deleted has another name, `#` and its number, so that no
+/// look by name finds it; `was` is its own, kept for it until its time to be restored is over. Then `was` is nothing, and what it
+/// has goes. `pushed_seq` is the last number of the history of tags when a tag was pushed: the order of pushes, whatever
+/// the clock says.
+pub(in crate::catalogue) const VERSION_4: &str = "
+    ALTER TABLE hosted_namespaces ADD COLUMN was TEXT;
+    ALTER TABLE hosted_namespaces ADD COLUMN deleted_ms INTEGER;
+    ALTER TABLE hosted_namespaces ADD COLUMN until_ms INTEGER;
+    CREATE UNIQUE INDEX hosted_namespaces_deleted ON hosted_namespaces (was) WHERE was IS NOT NULL;
+    ALTER TABLE hosted_repositories ADD COLUMN was TEXT;
+    ALTER TABLE hosted_repositories ADD COLUMN deleted_ms INTEGER;
+    ALTER TABLE hosted_repositories ADD COLUMN until_ms INTEGER;
+    ALTER TABLE hosted_repositories ADD COLUMN with_namespace INTEGER NOT NULL DEFAULT 0;
+    CREATE UNIQUE INDEX hosted_repositories_deleted ON hosted_repositories (was) WHERE was IS NOT NULL;
+
+    ALTER TABLE hosted_tags ADD COLUMN pushed_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE hosted_tags ADD COLUMN pushed_seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE hosted_tags SET pushed_ms = moved_ms, pushed_seq = coalesce((SELECT max(seq) FROM hosted_tag_history h
+        WHERE h.repository = hosted_tags.repository AND h.name = hosted_tags.name), 0);
+    CREATE INDEX hosted_tags_by_push ON hosted_tags (repository, pushed_seq, pushed_ms, name);
+
+    -- The rule by which something has gone.
+    ALTER TABLE hosted_changes ADD COLUMN rule TEXT;
+    -- How far those have come who follow the changes.
+    CREATE TABLE hosted_cursors (
+        consumer TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        missed INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+";

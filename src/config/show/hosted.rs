@@ -36,6 +36,17 @@ pub(super) fn show(out: &mut String, config: Option<&Config>) {
         line(out, "tag", &quoted(&rule.tag));
         line(out, "mode", &quoted(ImmutableModes::name(rule.mode)));
     }
+    for rule in &config.expire {
+        table(out, "[hosted.expire]");
+        line(out, "repository", &quoted(&rule.repository));
+        line(out, "tag", &quoted(&rule.tag));
+        if let Some(keep) = rule.keep_newest {
+            line(out, "keep_newest", &keep.to_string());
+        }
+        if let Some(age) = rule.older_than {
+            line(out, "older_than", &duration(age));
+        }
+    }
     for overlay in &config.overlays {
         table(out, "[hosted.overlay]");
         line(out, "name", &quoted(&overlay.name));

@@ -1,4 +1,8 @@
-//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads` and `/api/v1/tags/restore`.
+//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads`, `/api/v1/tags/restore`, and what `events` and `removal`
+//! have.
+
+mod events;
+mod removal;
 
 use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
@@ -12,13 +16,23 @@ use crate::mirror::{Mirror, Vacancy};
 use crate::oci::{Digest, Repository, Tag};
 use crate::server::http::JSON;
 use bytes::Bytes;
+pub use events::{EventInfo, EventList, TagHistory, TagMoveInfo};
 use http::{Method, Response, StatusCode, request};
+pub use removal::{DeletedInfo, DeletedList, Expired, ExpiringTag, ExpiryPlan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const UPLOADS: &str = "/api/v1/uploads";
 const RESTORE: &str = "/api/v1/tags/restore";
+const HISTORY: &str = "/api/v1/tags/history";
+const EVENTS: &str = "/api/v1/events";
+const EXPIRE: &str = "/api/v1/expire";
+const DELETED: &str = "/api/v1/deleted";
+const REPOSITORIES: &str = "/api/v1/repositories";
+const RESTORE_REPOSITORY: &str = "/api/v1/repositories/restore";
+const RESTORE_NAMESPACE: &str = "/api/v1/namespaces/restore";
 
 /// Whoever acts, in the history of tags.
 const OPERATOR: &str = "operator";
@@ -61,17 +75,30 @@ pub struct HostedChange {
 
 /// True if a path is of what is hosted.
 pub(super) fn is_of_hosted(path: &str) -> bool {
-    matches!(path, NAMESPACES | UPLOADS | RESTORE)
+    matches!(
+        path,
+        NAMESPACES
+            | UPLOADS
+            | RESTORE
+            | HISTORY
+            | EVENTS
+            | EXPIRE
+            | DELETED
+            | REPOSITORIES
+            | RESTORE_REPOSITORY
+            | RESTORE_NAMESPACE
+    )
 }
 
 /// Answers a request for one of the paths.
 pub(super) async fn answer(
     hosted: Option<&Hosted>,
     mirror: &Mirror,
+    stop: &CancellationToken,
     head: &request::Parts,
     changes: &mut Vec<Change>,
 ) -> Response<AdminBody> {
-    match ask(hosted, mirror, head, changes).await {
+    match ask(hosted, mirror, stop, head, changes).await {
         Ok((status, body)) => full(with_type(status, JSON, body)),
         Err(error) => error.into_response(),
     }
@@ -82,6 +109,7 @@ type Answer = Result<(StatusCode, Bytes), AdminError>;
 async fn ask(
     hosted: Option<&Hosted>,
     mirror: &Mirror,
+    stop: &CancellationToken,
     head: &request::Parts,
     changes: &mut Vec<Change>,
 ) -> Answer {
@@ -93,6 +121,15 @@ async fn ask(
     match head.uri.path() {
         NAMESPACES => namespaces(hosted, mirror, &head.method, query, changes).await,
         UPLOADS => uploads(hosted, &head.method, query).await,
+        HISTORY => events::history(hosted, &head.method, query).await,
+        EVENTS => events::events(hosted, stop, &head.method, query).await,
+        EXPIRE => removal::expire(hosted, &head.method, query, changes).await,
+        DELETED => removal::deleted(hosted, &head.method, query).await,
+        REPOSITORIES => removal::repositories(hosted, &head.method, query, changes).await,
+        RESTORE_REPOSITORY => {
+            removal::restore_repository(hosted, &head.method, query, changes).await
+        }
+        RESTORE_NAMESPACE => removal::restore_namespace(hosted, &head.method, query, changes).await,
         _ => restore(hosted, &head.method, query, changes).await,
     }
 }
@@ -133,10 +170,14 @@ async fn namespaces(
         }
         Method::DELETE => {
             let name = query.need("name")?;
+            let (content, forever) = (query.flag("content")?, query.flag("forever")?);
             query.end()?;
             is_not_of_the_file(hosted, &name)?;
-            hosted.drop_namespace(&name, OPERATOR).await?;
-            changes.push(told("namespace deleted", name, Value::Null));
+            hosted
+                .drop_namespace(&name, content, forever, OPERATOR)
+                .await?;
+            let after = serde_json::json!({ "content": content, "forever": forever });
+            changes.push(told("namespace deleted", name, after));
             json(StatusCode::OK, &HostedChange { changed: true })
         }
         _ => Err(AdminError::method("GET, HEAD, POST, PUT, DELETE")),
@@ -316,7 +357,8 @@ impl From<Refused> for AdminError {
             | Refused::NoManifest
             | Refused::NoBlob
             | Refused::NoTag => StatusCode::NOT_FOUND,
-            Refused::Missing(_)
+            Refused::Deleted { .. }
+            | Refused::Missing(_)
             | Refused::Immutable { .. }
             | Refused::Condition(_)
             | Refused::HasTags(_)
@@ -339,6 +381,7 @@ impl From<HostedError> for AdminError {
             | HostedError::Writing(_)
             | HostedError::OverQuota { .. }
             | HostedError::Immutable(_) => StatusCode::CONFLICT,
+            HostedError::TooManyFollowers(_) => StatusCode::TOO_MANY_REQUESTS,
             HostedError::Catalogue(_)
             | HostedError::Store(_)
             | HostedError::TooMany

@@ -87,6 +87,15 @@ impl HostedRequest<'_> {
             (Some(Fall::Tag), error) => error.is_absent(),
             (Some(Fall::Repository), _) => false,
         };
+        // Whoever reads is told nothing of what was; and an upstream is not asked for a name that is kept.
+        let hidden = |error: HostedError| {
+            let is_deleted = matches!(error, HostedError::Refused(Refused::Deleted { .. }));
+            if is_deleted {
+                Refused::NoRepository.into()
+            } else {
+                error
+            }
+        };
         let verb = match self.request.route {
             Route::Tags { .. } | Route::Referrers { .. } => Verb::List,
             Route::Ping
@@ -116,11 +125,16 @@ impl HostedRequest<'_> {
         let is_of_referrers = matches!(self.request.route, Route::Referrers { .. });
         answered.or_else(|error| match error {
             Asked::Hosted(error) if falls(&error) => Err(Failed::Falls),
-            // Nothing refers to what is not there: clients take 404 for a registry without the API.
-            Asked::Hosted(HostedError::Refused(Refused::NoRepository)) if is_of_referrers => {
-                Ok(self.no_referrers())
+            Asked::Hosted(error) => {
+                let error = hidden(error);
+                let is_absent = matches!(error, HostedError::Refused(Refused::NoRepository));
+                // Nothing refers to what is not there: clients take 404 for a registry without the API.
+                if is_absent && is_of_referrers {
+                    Ok(self.no_referrers())
+                } else {
+                    Err(Failed::Error(error.into()))
+                }
             }
-            Asked::Hosted(error) => Err(Failed::Error(error.into())),
             Asked::Api(error) => Err(Failed::Error(error)),
         })
     }

@@ -18,6 +18,7 @@ fn the_table_of_keys_has_every_key() {
                 "cache.pin.",
                 "hosted.namespace.",
                 "hosted.immutable.",
+                "hosted.expire.",
                 "hosted.overlay.",
             ]
             .iter()

@@ -127,7 +127,9 @@ impl From<HostedError> for ApiError {
             E::Writing(_) => (Status::CONFLICT, Code::BlobUploadInvalid),
             E::Digest(_) => (Status::BAD_REQUEST, Code::DigestInvalid),
             E::Manifest(_) => (Status::BAD_REQUEST, Code::ManifestInvalid),
-            E::TooMany => (Status::TOO_MANY_REQUESTS, Code::TooManyRequests),
+            E::TooMany | E::TooManyFollowers(_) => {
+                (Status::TOO_MANY_REQUESTS, Code::TooManyRequests)
+            }
             E::Damaged(_) => (Status::INTERNAL_SERVER_ERROR, Code::Unknown),
             E::Immutable(_) | E::OverQuota { .. } => (Status::FORBIDDEN, Code::Denied),
         };
@@ -150,6 +152,7 @@ impl From<HostedError> for ApiError {
             | E::Digest(_)
             | E::TooMany
             | E::OverQuota { .. }
+            | E::TooManyFollowers(_)
             | E::Immutable(_)) => other.to_string(),
         };
         let mut refusal = Self::new(status, code, message, &error);
@@ -170,7 +173,9 @@ impl ApiError {
             R::NoManifest | R::NoTag => (Status::NOT_FOUND, Code::ManifestUnknown),
             R::NoBlob => (Status::NOT_FOUND, Code::BlobUnknown),
             R::Missing(_) => (Status::BAD_REQUEST, Code::ManifestBlobUnknown),
-            R::Immutable { .. } | R::OverQuota { .. } => (Status::FORBIDDEN, Code::Denied),
+            R::Deleted { .. } | R::Immutable { .. } | R::OverQuota { .. } => {
+                (Status::FORBIDDEN, Code::Denied)
+            }
             R::Condition(_) => (Status::PRECONDITION_FAILED, Code::Denied),
             R::HasTags(_) | R::InUse(_) => (Status::CONFLICT, Code::Denied),
         };
@@ -179,6 +184,10 @@ impl ApiError {
                 "there is no namespace {name:?} here: create it with `roadstead ns create {name}`, in [[hosted.namespace]], or set hosted.create_on_push"
             ),
             R::Missing(digests) => missing(digests),
+            R::Deleted { name, .. } => format!(
+                "{refused} (`roadstead {} restore {name}`, or `rm --forever {name}`)",
+                if name.contains('/') { "repo" } else { "ns" }
+            ),
             R::Immutable { tag, digest } => {
                 format!("the tag {tag} is immutable (hosted.immutable), and names {digest}")
             }
@@ -204,6 +213,7 @@ impl ApiError {
                 Some(serde_json::json!({ "digest": digest }))
             }
             R::NoRepository
+            | R::Deleted { .. }
             | R::NoNamespace(_)
             | R::NoManifest
             | R::NoTag

@@ -1,7 +1,7 @@
 //! The place that a request's name means, and who may write from where.
 
 use super::HostedRequest;
-use crate::hosted::{Fall, Hosted, Names, NamespaceWanted, Place, Visibility};
+use crate::hosted::{Fall, Hosted, HostedError, Names, NamespaceWanted, Place, Visibility};
 use crate::mirror::{Mirror, Vacancy};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Repository, UpstreamName};
@@ -148,6 +148,9 @@ impl HostedRequest<'_> {
         let names = self.hosted.names();
         if names.of(self.repository).is_some() {
             return Ok(());
+        }
+        if let Some(refused) = self.hosted.kept(self.repository).await? {
+            return Err(HostedError::from(refused).into());
         }
         let path = self.repository.as_str();
         let name = path.split('/').next().unwrap_or_default();
