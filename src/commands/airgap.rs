@@ -28,8 +28,10 @@ mod reading;
 mod spool;
 
 pub use arguments::{ExportArguments, ImportArguments};
+pub(super) use below::Root;
 pub use export::{ExportJob, Exported, export};
 pub use import::{ImportJob, Naming, Put, import};
+pub(super) use progress::Reporter;
 
 use crate::oci::Digest;
 use std::path::Path;

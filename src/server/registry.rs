@@ -13,4 +13,5 @@ mod owner;
 mod refusals;
 pub(super) mod reply;
 pub(super) mod restraint;
+mod search;
 mod token;

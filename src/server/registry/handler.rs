@@ -10,6 +10,7 @@ use super::owner::Owner;
 use super::refusals::{hide, refuse_push};
 use super::reply::{CACHE_STATUS, EntityTag, Reply};
 use super::restraint::Restraint;
+use super::search;
 use super::token;
 use crate::hosted::Hosted;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source};
@@ -209,6 +210,15 @@ impl Handler {
         }
         if door.gives_tokens() && head.uri.path() == token::PATH {
             return self.token(caller, head, body, exchange).await;
+        }
+        if self.hosted.is_some() && search::is_search(head.uri.path()) {
+            let list = search::as_list(head)?;
+            let entered = self.enter(&list, caller, transport, exchange).await?;
+            let Entered {
+                request, visitor, ..
+            } = entered;
+            let found = self.search(head, &request, visitor.as_ref(), caller);
+            return Box::pin(found).await;
         }
         let Entered {
             request,
