@@ -15,6 +15,7 @@
 //! | `manifests` | manifests and tags |
 //! | `shape` | the fields that a manifest must have |
 //! | `lists` | tags, repositories, referrers |
+//! | `surveys` | lists for an operator, and the names that he writes |
 //! | `caches` | what was read from the catalogue, for those who ask again |
 //! | `collect` | the garbage collector, and the expiry of uploads |
 //! | `error` | why something was not done |
@@ -33,6 +34,7 @@ mod manifests;
 mod names;
 mod sessions;
 mod shape;
+mod surveys;
 mod uploads;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -58,6 +60,7 @@ pub use uploads::Writer;
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
+pub use crate::catalogue::hosted::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
 pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
 use crate::clock::Clock;
 use crate::oci::Digest;

@@ -12,7 +12,10 @@ use crate::mirror::Mirror;
 use crate::server::http::forwarded::Proxies;
 use crate::telemetry::{Listener, Metrics};
 use admin::Admin;
-pub use admin::{AdminApi, HostedChange, NamespaceInfo, NamespaceList, PeopleApi, UploadList};
+pub use admin::{
+    AdminApi, HostedChange, HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage,
+    NamespaceInfo, NamespaceList, PeopleApi, UploadList,
+};
 pub use bind_error::BindError;
 use clients::{Entrance, Front};
 pub use config::{ClientAuth, Config, ListenerConfig, PairConfig, TlsConfig};
@@ -32,6 +35,7 @@ pub use process::Process;
 pub use registry::door::Asks;
 use registry::door::Door;
 use registry::handler::Handler;
+pub(crate) use registry::hosted::SOURCE;
 pub use reload::{KeyChange, ReloadError, Reloaded, Reloader};
 use std::io;
 use std::net::SocketAddr;

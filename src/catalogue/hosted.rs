@@ -10,6 +10,7 @@
 //! | `collect` | the garbage collector's reviews |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
+//! | `surveys` | lists for an operator |
 
 mod acts;
 mod collect;
@@ -17,6 +18,7 @@ mod deletes;
 mod manifests;
 mod queries;
 mod rows;
+mod surveys;
 pub(super) mod tables;
 
 use std::collections::HashSet;
@@ -25,6 +27,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
+pub use surveys::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Repository, Tag};

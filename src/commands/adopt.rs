@@ -30,7 +30,7 @@ use crate::mirror::{Pattern, Source as Named};
 use crate::oci::{Reference, Repository, Tag, UpstreamName};
 pub use copy::Copied;
 use copy::Copy;
-use pusher::Pusher;
+pub(super) use pusher::{Begun, CHUNK_BYTES, Pusher};
 use remote::Login;
 pub use source::Fault;
 use source::Source;

@@ -32,7 +32,10 @@ use crate::telemetry::Metrics;
 use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
-pub use hosted::{HostedChange, NamespaceInfo, NamespaceList, UploadList};
+pub use hosted::{
+    HostedChange, HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage, NamespaceInfo,
+    NamespaceList, UploadList,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -255,7 +258,7 @@ impl Admin {
         if path == tier::PATH {
             return tier::answer(self.tier.as_deref(), &head);
         }
-        if hosted::is_of_hosted(path) {
+        if hosted::is_of_hosted(path) || hosted::is_of_image(self.hosted.as_ref(), &head) {
             let answer = hosted::answer(self.hosted.as_ref(), &self.mirror, &head, changes);
             return Box::pin(answer).await;
         }

@@ -6,7 +6,7 @@ mod catalog;
 pub(super) mod door;
 mod elsewhere;
 pub(super) mod handler;
-mod hosted;
+pub(super) mod hosted;
 mod named;
 mod node;
 mod owner;

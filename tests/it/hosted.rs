@@ -2,14 +2,17 @@
 
 mod abuse;
 mod access;
+mod adopt;
 mod broken;
 mod collect;
+mod commands;
 mod deletes;
 mod killed;
 mod manifests;
 mod mounts;
 mod names;
 mod push;
+mod search;
 
 use std::time::Duration;
 

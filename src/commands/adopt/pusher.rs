@@ -22,7 +22,7 @@ use crate::oci::route::Route;
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// Bytes of a blob that are sent in one request, and held in memory for it.
-pub(super) const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+pub(in crate::commands) const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
 /// Repeats of a request that may go well then: half a minute in all.
 const RETRIES: usize = 6;
@@ -35,14 +35,14 @@ const COMMIT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The server that is pushed to.
 #[derive(Debug)]
-pub(super) struct Pusher {
+pub(in crate::commands) struct Pusher {
     client: PlainClient,
     server: Url,
 }
 
 /// An upload that has begun.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(in crate::commands) struct Upload {
     /// Path and query, as the server has said last.
     at: String,
     /// Bytes that it has.
@@ -51,7 +51,7 @@ pub(super) struct Upload {
 
 /// The beginning of a blob.
 #[derive(Debug)]
-pub(super) enum Begun {
+pub(in crate::commands) enum Begun {
     /// The server has it from elsewhere.
     Mounted,
     /// It is to be sent.
@@ -60,9 +60,9 @@ pub(super) enum Begun {
 
 /// The reason that something was not pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(in crate::commands) struct Refusal {
     /// The status; none where no answer came.
-    pub(super) status: Option<StatusCode>,
+    pub(in crate::commands) status: Option<StatusCode>,
     /// The code of the error envelope.
     code: String,
     why: String,
@@ -86,7 +86,7 @@ impl Refusal {
     }
 
     /// True if all else that is pushed to the repository will be refused as well.
-    pub(super) fn is_of_repository(&self) -> bool {
+    pub(in crate::commands) fn is_of_repository(&self) -> bool {
         let refused = matches!(
             self.status,
             Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED)
@@ -95,7 +95,7 @@ impl Refusal {
     }
 
     /// True if the manifest names what is not there.
-    pub(super) fn misses_something(&self) -> bool {
+    pub(in crate::commands) fn misses_something(&self) -> bool {
         self.code == "MANIFEST_BLOB_UNKNOWN"
     }
 
@@ -115,7 +115,7 @@ impl Pusher {
     ///
     /// # Errors
     /// One line.
-    pub(super) fn new(server: &Url, ca_file: Option<PathBuf>) -> Result<Self, String> {
+    pub(in crate::commands) fn new(server: &Url, ca_file: Option<PathBuf>) -> Result<Self, String> {
         Ok(Self {
             client: PlainClient::new(server, ca_file)?,
             server: server.clone(),
@@ -126,7 +126,7 @@ impl Pusher {
     ///
     /// # Errors
     /// One line.
-    pub(super) async fn ping(&self) -> Result<(), String> {
+    pub(in crate::commands) async fn ping(&self) -> Result<(), String> {
         let path = Route::Ping.path();
         let answer = self.client.get(&path, None, HEADER_TIMEOUT).await.map(drop);
         answer.map_err(|error| {
@@ -141,7 +141,7 @@ impl Pusher {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn manifest(
+    pub(in crate::commands) async fn manifest(
         &self,
         repository: &Repository,
         reference: &Reference,
@@ -176,7 +176,7 @@ impl Pusher {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn has_blob(
+    pub(in crate::commands) async fn has_blob(
         &self,
         repository: &Repository,
         digest: &Digest,
@@ -198,7 +198,7 @@ impl Pusher {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn begin(
+    pub(in crate::commands) async fn begin(
         &self,
         repository: &Repository,
         digest: &Digest,
@@ -227,7 +227,11 @@ impl Pusher {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn send(&self, upload: &mut Upload, bytes: Bytes) -> Result<(), Refusal> {
+    pub(in crate::commands) async fn send(
+        &self,
+        upload: &mut Upload,
+        bytes: Bytes,
+    ) -> Result<(), Refusal> {
         let begin = upload.offset;
         let end = begin + bytes.len() as u64;
         let mut waits = waits(RETRIES);
@@ -286,7 +290,7 @@ impl Pusher {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn finish(
+    pub(in crate::commands) async fn finish(
         &self,
         repository: &Repository,
         upload: &Upload,
@@ -320,7 +324,7 @@ impl Pusher {
     }
 
     /// Ends an upload that is given up.
-    pub(super) async fn cancel(&self, upload: &Upload) {
+    pub(in crate::commands) async fn cancel(&self, upload: &Upload) {
         let none = HeaderMap::new();
         let asked = self.once(
             Method::DELETE,
@@ -337,7 +341,7 @@ impl Pusher {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) async fn put_manifest(
+    pub(in crate::commands) async fn put_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,

@@ -1,4 +1,6 @@
-//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads` and `/api/v1/tags/restore`.
+//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads`, `/api/v1/tags/restore`, and images.
+
+mod images;
 
 use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
@@ -15,6 +17,8 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode, request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use images::{HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const UPLOADS: &str = "/api/v1/uploads";
@@ -61,7 +65,10 @@ pub struct HostedChange {
 
 /// True if a path is of what is hosted.
 pub(super) fn is_of_hosted(path: &str) -> bool {
-    matches!(path, NAMESPACES | UPLOADS | RESTORE)
+    matches!(
+        path,
+        NAMESPACES | UPLOADS | RESTORE | images::IMAGES | images::USAGE
+    )
 }
 
 /// Answers a request for one of the paths.
@@ -75,6 +82,12 @@ pub(super) async fn answer(
         Ok((status, body)) => full(with_type(status, JSON, body)),
         Err(error) => error.into_response(),
     }
+}
+
+/// True if a request that mirrored images have as well is about a hosted one.
+pub(super) fn is_of_image(hosted: Option<&Hosted>, head: &request::Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default();
+    hosted.is_some_and(|it| images::is_of_hosted(it, &head.method, head.uri.path(), query))
 }
 
 type Answer = Result<(StatusCode, Bytes), AdminError>;
@@ -93,7 +106,8 @@ async fn ask(
     match head.uri.path() {
         NAMESPACES => namespaces(hosted, mirror, &head.method, query, changes).await,
         UPLOADS => uploads(hosted, &head.method, query).await,
-        _ => restore(hosted, &head.method, query, changes).await,
+        RESTORE => restore(hosted, &head.method, query, changes).await,
+        path => images::answer(hosted, &head.method, path, query, changes).await,
     }
 }
 
