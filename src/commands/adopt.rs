@@ -299,7 +299,7 @@ impl Job {
                     continue;
                 }
             };
-            match copy.pusher.manifest(copy.to, &reference).await {
+            match copy.pusher.glance(copy.to, &reference).await {
                 Ok(Some(here)) if here == there => {}
                 Ok(Some(_)) if self.keeps => copy.copied.tags_kept += 1,
                 Ok(_) => copy.copied.tags_set += 1,

@@ -100,6 +100,13 @@ impl From<Refusal> for Failed {
 impl Copy<'_> {
     /// Copies all tags.
     pub(super) async fn run(&mut self, tags: &[Tag]) {
+        if !tags.is_empty()
+            && let Err(refusal) = self.pusher.check(self.to).await
+        {
+            self.copied.tags = tags.len() as u64;
+            self.fault(&Fault::of(self.from, self.advise(&refusal.to_string())));
+            return;
+        }
         for tag in tags {
             self.copied.tags += 1;
             let name = format!("{}:{tag}", self.from);

@@ -20,6 +20,8 @@ use crate::commands::plain::PlainClient;
 use crate::commands::warm::server::{ERROR_BYTES_MAX, HEADER_TIMEOUT, accept, passes, waits};
 use crate::oci::route::Route;
 use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::server::SOURCE;
+use crate::telemetry::metrics::HOSTED;
 
 /// Bytes of a blob that are sent in one request, and held in memory for it.
 pub(in crate::commands) const CHUNK_BYTES: usize = 8 * 1024 * 1024;
@@ -30,8 +32,8 @@ const RETRIES: usize = 6;
 /// The longest wait that the server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Time that the last request of an upload may take: the server writes the blob to its disk then.
-const COMMIT_TIMEOUT: Duration = Duration::from_mins(5);
+/// Time that a request with a part of a blob may take: a chunk over a slow line, and with the last one the server's disk.
+const TRANSFER_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The server that is pushed to.
 #[derive(Debug)]
@@ -135,6 +137,47 @@ impl Pusher {
             let server = &self.server;
             format!("no registry answers at {server}: {why}{advice} (is `roadstead serve` running? --server names another)")
         })
+    }
+
+    /// Sees that the repository can be pushed to: what is mirrored is not asked for, lest its upstream is.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::commands) async fn check(&self, repository: &Repository) -> Result<(), Refusal> {
+        let (path, session) = (repository.to_string(), String::new());
+        let path = Route::Upload { path, session }.path();
+        let none = HeaderMap::new();
+        let begun = self.ask(Method::POST, &path, &none, &[StatusCode::ACCEPTED]);
+        let at = self.location(begun.await?.headers())?;
+        self.cancel(&Upload { at, offset: 0 }).await;
+        Ok(())
+    }
+
+    /// The digest of a hosted manifest that is there, as far as the server says so at once.
+    ///
+    /// # Errors
+    /// [`Refusal`]: whoever asks may not.
+    pub(in crate::commands) async fn glance(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, Refusal> {
+        let route = Route::Manifest {
+            path: repository.to_string(),
+            reference: reference.clone(),
+        };
+        let (path, none) = (route.path(), HeaderMap::new());
+        let answer = self.once(Method::HEAD, &path, &none, Bytes::new(), HEADER_TIMEOUT);
+        let answer = answer.await?;
+        if matches!(
+            answer.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        ) {
+            return expect(answer, &[]).await.map(|_| None);
+        }
+        let is_hosted = answer.headers().get(SOURCE).is_some_and(|it| it == HOSTED);
+        let digest = text(answer.headers(), "docker-content-digest").filter(|_| is_hosted);
+        Ok(digest.and_then(|it| Digest::parse(&it).ok()))
     }
 
     /// The digest of a manifest that is there.
@@ -266,7 +309,7 @@ impl Pusher {
         let range = HeaderValue::from_str(&range);
         headers.extend(range.map(|range| (CONTENT_RANGE, range)));
         headers.insert(CONTENT_TYPE, OCTETS);
-        let answer = self.once(Method::PATCH, &upload.at, &headers, bytes, HEADER_TIMEOUT);
+        let answer = self.once(Method::PATCH, &upload.at, &headers, bytes, TRANSFER_TIMEOUT);
         let answer = expect(answer.await?, &[StatusCode::ACCEPTED]).await?;
         upload.at = self.location(answer.headers())?;
         upload.offset = end;
@@ -308,7 +351,7 @@ impl Pusher {
             let range = HeaderValue::from_str(&format!("{}-{last}", upload.offset));
             headers.extend(range.map(|range| (CONTENT_RANGE, range)));
         }
-        let sent = self.once(Method::PUT, &target, &headers, bytes, COMMIT_TIMEOUT);
+        let sent = self.once(Method::PUT, &target, &headers, bytes, TRANSFER_TIMEOUT);
         let sent = match sent.await {
             Ok(answer) => expect(answer, &[StatusCode::CREATED]).await,
             Err(refusal) => Err(refusal),

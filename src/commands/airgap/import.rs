@@ -10,6 +10,7 @@ use url::Url;
 use super::AirgapError;
 use super::layout::{Descriptor, blob_path};
 use super::progress::Reporter;
+use super::pull::Asked;
 use super::push::{Admin, Named};
 use super::push_hosted::Hosted;
 use super::reading::{Layout, Part};
@@ -273,6 +274,7 @@ impl Run {
         brought: &mut usize,
     ) -> Result<Named, AirgapError> {
         let repository = &name.repository;
+        hosted.check(repository).await.map_err(AirgapError)?;
         for (digest, part) in contents.blobs {
             let fault = |why: String| self.layout.fault(&blob_path(&digest), why);
             let sent = hosted.blob(repository, &digest, part, &self.reporter).await;
@@ -355,6 +357,10 @@ impl Run {
             brought,
             failed,
         } = put;
+        let name = match &self.target {
+            Target::Cache(_) => name.to_string(),
+            Target::Hosted(_) => bare(name),
+        };
         match failed {
             None => {
                 let pinned = if self.pin { ", pinned" } else { "" };
@@ -366,13 +372,22 @@ impl Run {
             Some(error) => self.reporter.failed(&format!("FAILED  {name}: {error}")),
         }
         self.reporter.json(&serde_json::json!({
-            "image": name.to_string(),
+            "image": name,
             "digest": digest,
             "brought": brought,
             "pinned": self.pin && failed.is_none(),
             "failed": failed.as_ref().map(ToString::to_string),
         }));
     }
+}
+
+/// The name of an image that is pushed: without an upstream.
+fn bare(name: &ImageName) -> String {
+    let asked = Asked {
+        image: name.clone(),
+        is_hosted: true,
+    };
+    asked.to_string()
 }
 
 /// Images that are named in a message.

@@ -27,6 +27,12 @@ impl Hosted {
         self.pusher.ping().await.map_err(AirgapError)
     }
 
+    /// Sees that a repository can be pushed to.
+    pub(super) async fn check(&self, repository: &Repository) -> Result<(), String> {
+        let checked = self.pusher.check(repository).await;
+        checked.map_err(|refusal| refusal.to_string())
+    }
+
     /// Has a blob there; true if it was sent. `part`: `None` where the layout does not have it.
     pub(super) async fn blob(
         &self,

@@ -107,7 +107,7 @@ async fn ask(
         NAMESPACES => namespaces(hosted, mirror, &head.method, query, changes).await,
         UPLOADS => uploads(hosted, &head.method, query).await,
         RESTORE => restore(hosted, &head.method, query, changes).await,
-        path => images::answer(hosted, &head.method, path, query, changes).await,
+        path => images::answer(hosted, &head.method, path, query).await,
     }
 }
 

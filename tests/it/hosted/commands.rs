@@ -266,20 +266,22 @@ async fn names_at_an_own_host_are_shown_with_it() {
 
 #[tokio::test]
 async fn without_a_server_the_commands_say_that_hosted_images_are_not_seen() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("roadstead.toml");
-    let at = |name: &str| dir.path().join(name).display().to_string();
-    let (cache, state) = (at("cache"), at("state"));
-    std::fs::create_dir(&cache).unwrap();
-    let text = format!(
-        "[server]\nadmin_listen = \"127.0.0.1:1\"\n[cache]\ndir = {cache:?}\n[state]\ndir = {state:?}\n[hosted]\nenabled = true\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    let config = file.display().to_string();
-    let (code, _, errors) = ended(program(&["ls", "--config", &config]).await);
-    assert_eq!(code, 0, "{errors}");
-    assert!(
-        errors.contains("no server runs: what is hosted"),
-        "{errors}"
-    );
+    let (mirror, _) = filled().await;
+    let (cache, state) = (mirror.store(), mirror.state());
+    let mirror = mirror.restart_after(|dir| {
+        let file = dir.parent().unwrap().join("roadstead.toml");
+        let text = format!(
+            "[server]\nadmin_listen = \"127.0.0.1:1\"\n[cache]\ndir = {cache:?}\n[state]\ndir = {state:?}\n[hosted]\nenabled = true\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = file.display().to_string();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_roadstead"))
+            .args(["ls", "--config", &config])
+            .output()
+            .unwrap();
+        let (code, _, errors) = ended(output);
+        assert_eq!(code, 0, "{errors}");
+        assert!(errors.contains("no server runs: what is hosted"), "{errors}");
+    });
+    mirror.await.stop().await;
 }

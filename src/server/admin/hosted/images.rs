@@ -1,8 +1,7 @@
 //! Hosted images for an operator. `inspect` and the removal of an image are asked for by the paths that mirrored ones
 //! have, with the same answers; lists are their own.
 
-use super::{Answer, OPERATOR, json, told};
-use crate::audit::Change;
+use super::{Answer, OPERATOR, json};
 use crate::hosted::{Hosted, HostedError, ImagesWanted};
 use crate::mirror::inspect::{
     ConfigFacts, Inspected, Kept, Node, NodeKind, Presence, Removed, When, platforms,
@@ -14,7 +13,6 @@ use crate::server::admin::query::Query;
 use crate::telemetry::metrics::HOSTED;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::HashMap;
 
 /// The list of images.
@@ -118,18 +116,12 @@ pub(in crate::server::admin) fn is_of_hosted(
             .is_ok_and(|name| name.is_some_and(|name| meant(hosted, &name).is_some()))
 }
 
-pub(super) async fn answer(
-    hosted: &Hosted,
-    method: &Method,
-    path: &str,
-    query: Query,
-    changes: &mut Vec<Change>,
-) -> Answer {
+pub(super) async fn answer(hosted: &Hosted, method: &Method, path: &str, query: Query) -> Answer {
     match path {
         IMAGES => images(hosted, method, query).await,
         USAGE => usage(hosted, method, query).await,
         INSPECT => inspected(hosted, query).await,
-        _ => remove(hosted, query, changes).await,
+        _ => remove(hosted, query).await,
     }
 }
 
@@ -217,7 +209,7 @@ async fn usage(hosted: &Hosted, method: &Method, query: Query) -> Answer {
     json(StatusCode::OK, &usage)
 }
 
-async fn remove(hosted: &Hosted, mut query: Query, changes: &mut Vec<Change>) -> Answer {
+async fn remove(hosted: &Hosted, mut query: Query) -> Answer {
     let text = query.need("image")?;
     let (all, dry_run) = (query.flag("all")?, query.flag("dry_run")?);
     query.end()?;
@@ -239,11 +231,6 @@ async fn remove(hosted: &Hosted, mut query: Query, changes: &mut Vec<Change>) ->
     if !dry_run {
         let deleted = hosted.delete_manifest(&repository, &reference, OPERATOR);
         deleted.await?;
-        let name = hosted.name_of(&repository, &reference);
-        let digest = Value::from(served.digest.to_string());
-        let mut change = told("image deleted", name, Value::Null);
-        change.before = digest;
-        changes.push(change);
     }
     let removed = Removed {
         image: hosted.name_of(&repository, &reference),
