@@ -10,7 +10,7 @@ use http::header::{
     CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
 use http::{Method, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use url::{Url, form_urlencoded};
@@ -510,7 +510,7 @@ async fn expect(
     let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect();
     let body = tokio::time::timeout(HEADER_TIMEOUT, body).await;
     let body = body.ok().and_then(Result::ok);
-    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.map(Collected::to_bytes).unwrap_or_default();
     let envelope: Option<Envelope> = serde_json::from_slice(&body).ok();
     let entry = envelope.and_then(|it| it.errors.into_iter().next());
     let (code, why) = match entry {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::source::Fault;
 use crate::commands::airgap::Root;
@@ -49,7 +49,7 @@ impl Storage {
         for prefix in PREFIXES {
             let has = |folder: &str| {
                 let found = root.folders(&format!("{prefix}{folder}"), FOLDERS_MAX);
-                found.map(|it| !it.is_empty()).unwrap_or_default()
+                found.is_ok_and(|it| !it.is_empty())
             };
             if has("repositories") && has("blobs") {
                 return Ok(Self {
@@ -160,7 +160,7 @@ impl Storage {
         repository: &Repository,
         subject: &Digest,
     ) -> Result<Vec<Digest>, String> {
-        let mut known = self.referrers.lock().unwrap_or_else(|it| it.into_inner());
+        let mut known = self.referrers.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_none_or(|(of, _)| of != repository) {
             *known = Some((repository.clone(), self.all_referrers(repository)?));
         }

@@ -87,7 +87,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, AirgapError> {
         Some((server, ca_file)) => {
             let hosted = Hosted::new(server, ca_file.clone()).map_err(AirgapError)?;
             hosted.ping().await?;
-            Target::Hosted(hosted)
+            Target::Hosted(Box::new(hosted))
         }
         None => Target::Cache(Admin::new(&job.admin)?),
     };
@@ -184,7 +184,7 @@ struct Run {
 /// The place that images come to.
 enum Target {
     Cache(Admin),
-    Hosted(Hosted),
+    Hosted(Box<Hosted>),
 }
 
 /// The parts of an image in the layout.

@@ -9,10 +9,11 @@ use http::Method;
 use serde_json::Value;
 
 use super::{Pushes, hosts, registry};
+use crate::access::{access, people};
 use crate::commands::program;
 use crate::common::images::{self, Dialect};
 use crate::common::{
-    Auth, Blob, FakeRegistry, Fault, Image, Kind, Manifest, Mirror, MirrorBuilder, Rule,
+    Auth, Blob, FakeRegistry, Fault, Image, Kind, Manifest, Mirror, MirrorBuilder, Rule, within,
 };
 
 /// The images of a source.
@@ -456,4 +457,37 @@ async fn a_source_that_breaks_off_or_lies_is_found_out() {
     let (code, lines, errors) = adopt(&mirror, &["--from", &from]).await;
     assert_eq!((code, faults(&lines)), (0, Vec::new()), "{errors}");
     assert_eq!(summary(&lines)["blobs"], 1, "the other one was there");
+}
+
+/// Where pushing needs an identity, it is that of the token in the environment.
+#[tokio::test]
+async fn it_pushes_as_whoever_the_token_is_of() {
+    let source = FakeRegistry::start().await;
+    let image = images::image(1, &[500], Dialect::Oci);
+    image
+        .blobs()
+        .for_each(|it| source.put_blob("team/app", it));
+    source.put_manifest("team/app", Some("1"), &image.manifest);
+    let builder = MirrorBuilder::secluded(&["docker.io"]).with(|config| {
+        config.access = access("[access]\n[[access.attach]]\nuser = \"alice\"\npolicies = [\"developer\"]\n");
+        hosts(config, |_| {});
+    });
+    let mirror = builder.start().await;
+    people::add(&mirror, "alice", &[]).await;
+    let wanted = serde_json::json!({ "kind": "token", "owner": "alice" });
+    let made = people::make(&mirror, wanted).await;
+    let token = made["token"].as_str().unwrap();
+    let (server, from) = (mirror.url(), source.url());
+    for (variables, expected) in [(vec![], 1), (vec![("ROADSTEAD_TOKEN", token)], 0)] {
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_roadstead"))
+            .args(["adopt", "--server", &server, "--from", &from])
+            .env_clear()
+            .envs(variables)
+            .output();
+        let output = within("the program", child).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(expected), "{said}");
+        assert!(expected == 0 || said.contains("401"), "{said}");
+        assert!(!said.contains(token), "{said}");
+    }
 }
