@@ -8,7 +8,7 @@
 //! | `copy` | one repository: what is to be sent, and in which order |
 //! | `pusher` | requests to the roadstead that is pushed to |
 //!
-//! It keeps no state: what is there is asked for, so that a run that was killed is gone on with by another one.
+//! It keeps no state: a run asks the server for what is there, so that another one resumes it after a kill.
 
 mod copy;
 mod pusher;

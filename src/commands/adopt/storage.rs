@@ -160,7 +160,10 @@ impl Storage {
         repository: &Repository,
         subject: &Digest,
     ) -> Result<Vec<Digest>, String> {
-        let mut known = self.referrers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .referrers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_none_or(|(of, _)| of != repository) {
             *known = Some((repository.clone(), self.all_referrers(repository)?));
         }

@@ -464,12 +464,11 @@ async fn a_source_that_breaks_off_or_lies_is_found_out() {
 async fn it_pushes_as_whoever_the_token_is_of() {
     let source = FakeRegistry::start().await;
     let image = images::image(1, &[500], Dialect::Oci);
-    image
-        .blobs()
-        .for_each(|it| source.put_blob("team/app", it));
+    image.blobs().for_each(|it| source.put_blob("team/app", it));
     source.put_manifest("team/app", Some("1"), &image.manifest);
     let builder = MirrorBuilder::secluded(&["docker.io"]).with(|config| {
-        config.access = access("[access]\n[[access.attach]]\nuser = \"alice\"\npolicies = [\"developer\"]\n");
+        config.access =
+            access("[access]\n[[access.attach]]\nuser = \"alice\"\npolicies = [\"developer\"]\n");
         hosts(config, |_| {});
     });
     let mirror = builder.start().await;
