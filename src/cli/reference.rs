@@ -47,6 +47,11 @@ const PAGES: &[(&str, &str, &str)] = &[
         "../hosted.md#delete-and-restore",
     ),
     (
+        "adopt",
+        "From registry:2 (with pushed images)",
+        "../migrate/registry.md",
+    ),
+    (
         "cluster",
         "Several nodes",
         "../cluster.md#see-the-state-of-the-cluster",

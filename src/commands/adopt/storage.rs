@@ -47,11 +47,13 @@ impl Storage {
         let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
         let root = Root::open(path).map_err(|error| failed(&error))?;
         for prefix in PREFIXES {
-            let has = |folder: &str| {
-                let found = root.folders(&format!("{prefix}{folder}"), FOLDERS_MAX);
-                found.is_ok_and(|it| !it.is_empty())
+            let has = |folder: &str| match root.folders(&format!("{prefix}{folder}"), FOLDERS_MAX) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Err(failed(&format!("{prefix}{folder}: {error}")))
+                }
+                found => Ok(found.is_ok_and(|it| !it.is_empty())),
             };
-            if has("repositories") && has("blobs") {
+            if has("repositories")? && has("blobs")? {
                 return Ok(Self {
                     root,
                     prefix,
