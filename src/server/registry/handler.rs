@@ -212,13 +212,7 @@ impl Handler {
             return self.token(caller, head, body, exchange).await;
         }
         if self.hosted.is_some() && search::is_search(head.uri.path()) {
-            let list = search::as_list(head)?;
-            let entered = self.enter(&list, caller, transport, exchange).await?;
-            let Entered {
-                request, visitor, ..
-            } = entered;
-            let found = self.search(head, &request, visitor.as_ref(), caller);
-            return Box::pin(found).await;
+            return Box::pin(self.search(head, caller, transport, exchange)).await;
         }
         let Entered {
             request,
@@ -262,7 +256,7 @@ impl Handler {
     }
 
     /// Lets a request in, and reads it.
-    async fn enter<'h>(
+    pub(super) async fn enter<'h>(
         &self,
         head: &'h request::Parts,
         caller: &Caller<'h>,
@@ -555,12 +549,12 @@ impl Handler {
 }
 
 /// A request that was let in.
-struct Entered<'h> {
-    request: Request<'h>,
+pub(super) struct Entered<'h> {
+    pub(super) request: Request<'h>,
     /// The owner of its credentials.
-    owner: Owner,
-    visitor: Option<Visitor<'h>>,
-    target: Target,
+    pub(super) owner: Owner,
+    pub(super) visitor: Option<Visitor<'h>>,
+    pub(super) target: Target,
 }
 
 /// True if a path is the registry API's.

@@ -3,11 +3,12 @@
 
 use super::arrival::Caller;
 use super::door::Visitor;
-use super::handler::Handler;
+use super::handler::{Entered, Handler};
 use super::reply::Reply;
 use crate::oci::Page;
 use crate::server::http::JSON;
-use crate::server::http::context::Request;
+use crate::server::http::access_log::Exchange;
+use crate::server::http::context::{Request, Transport};
 use crate::server::http::error::ApiError;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -73,7 +74,7 @@ pub(super) fn is_search(path: &str) -> bool {
 ///
 /// # Errors
 /// It is no GET.
-pub(super) fn as_list(head: &request::Parts) -> Result<request::Parts, ApiError> {
+fn as_list(head: &request::Parts) -> Result<request::Parts, ApiError> {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return Err(ApiError::no_such_method("GET"));
     }
@@ -85,14 +86,19 @@ pub(super) fn as_list(head: &request::Parts) -> Result<request::Parts, ApiError>
 }
 
 impl Handler {
-    /// Answers a search. `request` is that for the list.
+    /// Answers a search.
     pub(super) async fn search(
         &self,
         head: &request::Parts,
-        request: &Request<'_>,
-        visitor: Option<&Visitor<'_>>,
         caller: &Caller<'_>,
+        transport: Transport,
+        exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
+        let list = as_list(head)?;
+        let entered = self.enter(&list, caller, transport, exchange).await?;
+        let Entered {
+            request, visitor, ..
+        } = entered;
         // At the name of an upstream this is that upstream, which is not asked.
         if request.stands_in_for.is_some() {
             return Err(ApiError::no_repository());
@@ -105,7 +111,8 @@ impl Handler {
             return Ok(reply);
         }
         let search = Search::parse(head.uri.query().unwrap_or_default())?;
-        let found = self.look_for(search, request, visitor, caller).await?;
+        let found = self.look_for(search, &request, visitor.as_ref(), caller);
+        let found = found.await?;
         let body = serde_json::to_vec(&found).unwrap_or_default();
         Ok(Reply::own(JSON, Bytes::from(body)))
     }
