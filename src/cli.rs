@@ -22,7 +22,7 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config, cluster,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, adopt, airgap, bench, ca, client_config, cluster,
     credential_provider, doctor, events, fail, hosted, people, repo, run_async, serve, verify,
     version, warm,
 };
@@ -145,6 +145,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Verify(it) => verify(&it),
         Command::Export(it) => export(&it),
         Command::Import(it) => import(&it),
+        Command::Adopt(it) => adopt(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
         Command::Ns(it) => Ok(ended(hosted::namespaces(&it, &it.locate()?), |()| true)),
@@ -297,6 +298,8 @@ enum Command {
     Export(Box<airgap::ExportArguments>),
     /// Put the images of an OCI layout into a running mirror
     Import(Box<airgap::ImportArguments>),
+    /// Copy another registry (registry:2) into hosted repositories: tags, manifests, referrers, blobs
+    Adopt(Box<adopt::Arguments>),
     /// Pull an image many times at once from any registry, or from two in turn, and tell what it took
     Bench(Box<bench::Arguments>),
     /// Make and show the local authority of transparent mode
@@ -378,6 +381,7 @@ impl Command {
             | Self::Warm(_)
             | Self::Export(_)
             | Self::Import(_)
+            | Self::Adopt(_)
             | Self::Bench(_)
             | Self::Ca(_)
             | Self::ClientConfig(_)
@@ -477,6 +481,11 @@ fn import(arguments: &airgap::ImportArguments) -> Result<u8, String> {
     let job = arguments.job(arguments.server.server()?)?;
     let is_well = |puts: &Vec<airgap::Put>| puts.iter().all(|put| put.failed.is_none());
     Ok(ended(airgap::import(&job), is_well))
+}
+
+fn adopt(arguments: &adopt::Arguments) -> Result<u8, String> {
+    let job = arguments.job(arguments.server.url()?)?;
+    Ok(ended(adopt::run(&job), adopt::Outcome::is_complete))
 }
 
 fn bench(arguments: &bench::Arguments) -> Result<u8, String> {

@@ -15,6 +15,7 @@
 //! | `people` | `user`, `token` |
 //! | `warm` | `warm` |
 //! | `airgap` | `export`, `import` |
+//! | `adopt` | `adopt` |
 //! | `verify` | `verify` |
 //! | `bench` | `bench` |
 //! | `target` | where a server or a directory is, and questions to either |
@@ -24,6 +25,7 @@
 //! | `output` | what is printed, and whether it could be |
 
 pub mod access;
+pub mod adopt;
 pub mod airgap;
 pub mod bench;
 pub mod ca;

@@ -15,6 +15,7 @@
 //! | `manifests` | manifests and tags |
 //! | `shape` | the fields that a manifest must have |
 //! | `lists` | tags, repositories, referrers |
+//! | `surveys` | lists for an operator, and the names that he writes |
 //! | `caches` | what was read from the catalogue, for those who ask again |
 //! | `removal` | whole repositories and namespaces: deleted, and restored |
 //! | `expire` | tags that go by a rule |
@@ -39,6 +40,7 @@ mod names;
 mod removal;
 mod sessions;
 mod shape;
+mod surveys;
 mod uploads;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -66,6 +68,7 @@ pub use uploads::Writer;
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
+pub use crate::catalogue::hosted::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
 pub use crate::catalogue::hosted::{
     Condition, DeletedRow, EventRow, Namespace, NamespaceWanted, Refused, TagMove, Visibility,
 };

@@ -14,7 +14,8 @@ use crate::telemetry::{Listener, Metrics};
 use admin::Admin;
 pub use admin::{
     AdminApi, DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag, ExpiryPlan,
-    HostedChange, NamespaceInfo, NamespaceList, PeopleApi, TagHistory, TagMoveInfo, UploadList,
+    HostedChange, HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage, NamespaceInfo,
+    NamespaceList, PeopleApi, TagHistory, TagMoveInfo, UploadList,
 };
 pub use bind_error::BindError;
 use clients::{Entrance, Front};
@@ -35,6 +36,7 @@ pub use process::Process;
 pub use registry::door::Asks;
 use registry::door::Door;
 use registry::handler::Handler;
+pub(crate) use registry::hosted::SOURCE;
 pub use reload::{KeyChange, ReloadError, Reloaded, Reloader};
 use std::io;
 use std::net::SocketAddr;

@@ -13,6 +13,7 @@
 //! | `collect` | the garbage collector's reviews |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
+//! | `surveys` | lists for an operator |
 
 mod acts;
 mod collect;
@@ -23,6 +24,7 @@ mod manifests;
 mod queries;
 mod removal;
 mod rows;
+mod surveys;
 pub(super) mod tables;
 
 use std::collections::HashSet;
@@ -34,6 +36,7 @@ pub use events::{EventRow, Events, TagMove};
 pub use expire::TagPush;
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 pub use removal::DeletedRow;
+pub use surveys::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
 
 use super::changes::put_fact;
 use crate::clock::Timestamp;

@@ -25,7 +25,10 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         "Change the cache",
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
-    ("Hosted repositories", &["ns", "repo", "tag", "events"]),
+    (
+        "Hosted repositories",
+        &["ns", "repo", "tag", "events", "adopt"],
+    ),
     ("Several nodes", &["cluster"]),
     ("Air-gapped sites", &["export", "import"]),
     (
@@ -102,8 +105,15 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
   roadstead export alpine -o layout/",
     ),
     (
+        "adopt",
+        "  roadstead adopt --from registry:2 http://registry.internal:5000 --dry-run
+  roadstead adopt --from registry:2 /var/lib/registry --into team
+  roadstead adopt --from https://old.example --docker-config ~/.docker/config.json --repository 'team/*'",
+    ),
+    (
         "import",
         "  roadstead import images.tar.zst --pin
+  roadstead import app.tar --push team/app:2=team/app:1
   zcat images.tar.gz | roadstead import - --admin 127.0.0.1:5001
   roadstead import tool.tar quay.io/org/tool:2",
     ),

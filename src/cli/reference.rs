@@ -53,6 +53,11 @@ const PAGES: &[(&str, &str, &str)] = &[
     ),
     ("events", "Hosted repositories", "../hosted.md#events"),
     (
+        "adopt",
+        "From registry:2 (with pushed images)",
+        "../migrate/registry.md",
+    ),
+    (
         "cluster",
         "Several nodes",
         "../cluster.md#see-the-state-of-the-cluster",

@@ -11,6 +11,7 @@
 //! | `pull` | requests to the mirror that is exported from |
 //! | `export` | the images, one after the other, each blob once |
 //! | `push` | requests to the mirror that is imported into |
+//! | `push_hosted` | pushing to hosted repositories instead |
 //! | `import` | the images, each of which is there whole or not at all |
 //! | `progress` | what the user sees |
 
@@ -24,12 +25,15 @@ mod layout;
 mod progress;
 mod pull;
 mod push;
+mod push_hosted;
 mod reading;
 mod spool;
 
 pub use arguments::{ExportArguments, ImportArguments};
+pub(super) use below::Root;
 pub use export::{ExportJob, Exported, export};
 pub use import::{ImportJob, Naming, Put, import};
+pub(super) use progress::Reporter;
 
 use crate::oci::Digest;
 use std::path::Path;

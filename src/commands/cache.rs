@@ -28,8 +28,10 @@ pub use arguments::{Command, Common};
 pub use screen::Screen;
 
 use super::UsageError;
+use super::output::note;
 use super::target::{Locator, Target, TargetError};
 use crate::mirror::inspect::{ImageEntry, ImagePage};
+use crate::server::{HostedImage, HostedPage};
 
 /// Images asked for at a time.
 const PAGE: &str = "500";
@@ -74,6 +76,9 @@ pub async fn run(
         return Ok(reload::reload(&target, screen).await?);
     }
     let target = place.reach(command.purpose()).await?;
+    if target.has_hosted_aside() {
+        note("note: no server runs: what is hosted is seen and changed through one alone");
+    }
     let done = match command {
         Command::Status(it) => look::status(&target, it, screen).await.map_err(Into::into),
         Command::Ls(it) => look::list(&target, it, screen).await.map_err(Into::into),
@@ -201,6 +206,33 @@ impl TargetError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
+    }
+}
+
+/// Goes through the hosted images of a list for as long as `more` says; there are none where nothing is hosted.
+async fn each_hosted(
+    target: &Target,
+    wanted: &str,
+    mut more: impl FnMut(&HostedImage) -> bool,
+) -> Result<(), TargetError> {
+    if !target.is_server() {
+        return Ok(());
+    }
+    let mut after: Option<String> = None;
+    loop {
+        let mut parameters = vec![("match", wanted), ("limit", PAGE)];
+        if let Some(after) = &after {
+            parameters.push(("after", after));
+        }
+        let asked = target.ask(Method::GET, "/api/v1/hosted/images", &parameters);
+        let page: HostedPage = match asked.await {
+            Err(TargetError::Refused { status: 404, .. }) => return Ok(()),
+            page => page?,
+        };
+        if !page.images.iter().all(&mut more) || page.next.is_none() {
+            return Ok(());
+        }
+        after = page.next;
     }
 }
 

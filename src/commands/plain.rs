@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use http::{Request, Response, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
@@ -63,19 +63,38 @@ impl PlainClient {
         accept: Option<&str>,
         patience: Duration,
     ) -> Result<Response<Incoming>, FetchError> {
-        let nonsense = |error: &dyn fmt::Display| FetchError::Protocol(error.to_string());
+        let mut headers = HeaderMap::new();
+        if let Some(accept) = accept {
+            let accept = HeaderValue::from_str(accept).map_err(|error| nonsense(&error))?;
+            headers.insert(ACCEPT, accept);
+        }
+        self.send(Method::GET, target, headers, Bytes::new(), patience)
+            .await
+    }
+
+    /// A request for a path and query below the server's URL; the answer's head must come within `patience`. It may be
+    /// sent twice, where a connection turns out to be gone.
+    ///
+    /// # Errors
+    /// No answer came; an answer of any status is none of them.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, FetchError> {
         let base = self.base.as_str().trim_end_matches('/');
         let uri: Uri = format!("{base}{target}")
             .parse()
             .map_err(|error| nonsense(&error))?;
         let mut request = Request::builder()
+            .method(method)
             .uri(uri)
-            .body(Full::new(Bytes::new()))
+            .body(Full::new(body))
             .map_err(|error| nonsense(&error))?;
-        if let Some(accept) = accept {
-            let accept = HeaderValue::from_str(accept).map_err(|error| nonsense(&error))?;
-            request.headers_mut().insert(ACCEPT, accept);
-        }
+        *request.headers_mut() = headers;
         if let Some(token) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, token.clone());
         }
@@ -83,6 +102,10 @@ impl PlainClient {
         let sent = self.http.send(Kind::Other, request, deadline, Way::Lane(0));
         Ok(sent.await?)
     }
+}
+
+fn nonsense(error: &dyn fmt::Display) -> FetchError {
+    FetchError::Protocol(error.to_string())
 }
 
 impl fmt::Debug for PlainClient {

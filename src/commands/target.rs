@@ -93,6 +93,8 @@ pub struct Directory {
     /// A mirror without upstreams on it: for its questions.
     pub mirror: Mirror,
     api: AdminApi,
+    /// The configuration has hosted repositories.
+    hosts: bool,
 }
 
 /// The reason that a question has no answer: one line.
@@ -339,10 +341,12 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
         clock: Arc::new(SystemClock),
         metrics,
     });
+    let hosts = config.hosted.is_some();
     Ok(Directory {
         store,
         api: AdminApi::without_server(mirror.clone()),
         mirror,
+        hosts,
     })
 }
 
@@ -374,6 +378,12 @@ impl Target {
             from: self.name(),
             why: error.to_string(),
         })
+    }
+
+    /// True if there are hosted repositories, and no server that knows them.
+    #[must_use]
+    pub fn has_hosted_aside(&self) -> bool {
+        matches!(self, Self::Directory(opened) if opened.hosts)
     }
 
     /// True if a server answers.

@@ -110,7 +110,8 @@ fn split_registry(name: &str) -> Result<(UpstreamName, &str), ImageNameError> {
     }
 }
 
-fn is_registry(component: &str) -> bool {
+/// True if the first component of a name is a registry's.
+pub(crate) fn is_registry(component: &str) -> bool {
     component == "localhost"
         || component.contains(['.', ':'])
         || component.bytes().any(|b| b.is_ascii_uppercase())

@@ -34,7 +34,8 @@ use bytes::Bytes;
 use error::AdminError;
 pub use hosted::{
     DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag, ExpiryPlan, HostedChange,
-    NamespaceInfo, NamespaceList, TagHistory, TagMoveInfo, UploadList,
+    HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage, NamespaceInfo, NamespaceList,
+    TagHistory, TagMoveInfo, UploadList,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
@@ -258,7 +259,7 @@ impl Admin {
         if path == tier::PATH {
             return tier::answer(self.tier.as_deref(), &head);
         }
-        if hosted::is_of_hosted(path) {
+        if hosted::is_of_hosted(path) || hosted::is_of_image(self.hosted.as_ref(), &head) {
             let answer = hosted::answer(
                 self.hosted.as_ref(),
                 &self.mirror,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::{Url, form_urlencoded};
 
 use super::auth::Auth;
@@ -16,15 +16,17 @@ use super::extent::nonsense;
 use super::headers::{content_type, digest};
 use super::login::{LoginConfig, Source};
 use super::rate_limit::Limit;
-use super::registry::{blob_request, manifest_request};
+use super::registry::{
+    LIST, LIST_BYTES_MAX, ListFetch, blob_request, encode, list_from, manifest_request,
+};
 use super::request::{Account, Endpoint, Request, Wanted};
 use super::timings::Timings;
 use super::{EndpointConfig, EndpointId, FetchError, OwnListeners, ProxyConfig, realm, status};
 use crate::net::Deadline;
 use crate::net::HttpClient;
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
-use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
-use crate::telemetry::Metrics;
+use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName, list};
+use crate::telemetry::{Kind, Metrics};
 
 /// A client of one registry. Redirects are followed as for an upstream, and credentials go where those of an
 /// upstream would.
@@ -141,15 +143,75 @@ impl Puller {
         Ok(self.get(request, deadline).await?.1)
     }
 
+    /// One page of a repository's tags.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        query: &[(String, String)],
+    ) -> Result<ListFetch, FetchError> {
+        let accept = HeaderValue::from_static(list::TAGS);
+        let rest = "tags/list".to_owned();
+        let request = Request::get(Kind::Tags, repository, rest, accept, LIST);
+        self.list(request, query).await
+    }
+
+    /// One page of the referrers of a digest.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        query: &[(String, String)],
+    ) -> Result<ListFetch, FetchError> {
+        let accept = HeaderValue::from_static(list::REFERRERS);
+        let rest = format!("referrers/{digest}");
+        let request = Request::get(Kind::Referrers, repository, rest, accept, LIST);
+        self.list(request, query).await
+    }
+
+    /// One page of the registry's repositories.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn catalog(&self, query: &[(String, String)]) -> Result<ListFetch, FetchError> {
+        let accept = HeaderValue::from_static(list::TAGS);
+        // Tokens are for a repository; what the registry's challenge says is asked for, too.
+        let nobody = Repository::parse(CATALOG_SCOPE).map_err(|_| nonsense("no scope"))?;
+        let rest = "_catalog".to_owned();
+        let request = Request {
+            is_of_registry: true,
+            ..Request::get(Kind::Other, &nobody, rest, accept, LIST)
+        };
+        self.list(request, query).await
+    }
+
+    async fn list(
+        &self,
+        mut request: Request<'_>,
+        query: &[(String, String)],
+    ) -> Result<ListFetch, FetchError> {
+        let deadline = Deadline::after(self.patience);
+        request.query = encode(query);
+        let (headers, body) = self.get(request, deadline).await?;
+        let bytes = body.whole("a list", LIST_BYTES_MAX, deadline).await?;
+        Ok(list_from(&headers, bytes))
+    }
+
     async fn get(
         &self,
         mut request: Request<'_>,
         deadline: Deadline,
     ) -> Result<(HeaderMap, BlobBody), FetchError> {
-        request.query = self.ns.as_ref().map(|ns| {
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            query.append_pair("ns", ns).finish()
-        });
+        if let Some(ns) = &self.ns {
+            let before = request.query.take().unwrap_or_default();
+            let mut query = form_urlencoded::Serializer::new(before);
+            request.query = Some(query.append_pair("ns", ns).finish());
+        }
         let account = self.endpoint.accounts.first();
         let account = account.ok_or(FetchError::Unauthorized)?;
         // Boxed: a login and its tokens would make everything that waits for this large.
@@ -230,3 +292,5 @@ fn nobody() -> OwnListeners {
 /// That of Go's HTTP transport, which clients of registries have: with hundreds of clients at once a server's
 /// queue of connections overflows, and a SYN that is lost several times comes through after 7 or 15 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A name for the scope of a token where no repository is asked for; nobody has one of it.
+const CATALOG_SCOPE: &str = "catalog";

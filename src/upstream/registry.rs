@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{HeaderValue, LINK};
+use http::header::{HeaderMap, HeaderValue, LINK};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
@@ -300,14 +300,18 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// A list, and what its headers say of it.
 fn list_of(answer: Answer) -> ListFetch {
     let Answer { headers, body, .. } = answer;
+    list_from(&headers, whole(body))
+}
+
+/// A list, and what its headers say of it.
+pub(super) fn list_from(headers: &HeaderMap, bytes: Bytes) -> ListFetch {
     let links = headers.get_all(LINK).iter();
-    let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
+    let filters = text(headers, &FILTERS_APPLIED).unwrap_or_default();
     let mut filters = filters.split(',').map(str::trim);
     ListFetch {
-        bytes: whole(body),
+        bytes,
         next: link::next_page(links.filter_map(|value| value.to_str().ok())),
         filtered: filters.any(|filter| filter == "artifactType"),
     }
@@ -355,12 +359,12 @@ fn whole(body: Body) -> Bytes {
     }
 }
 
-fn encode(pairs: &[(String, String)]) -> Option<String> {
+pub(super) fn encode(pairs: &[(String, String)]) -> Option<String> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
     Some(query.finish()).filter(|text| !text.is_empty())
 }
 
 /// Docker Hub's longest tag list, asked for without `n`, has some 100 000 tags of a few bytes.
-const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
-const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);
+pub(super) const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(super) const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);

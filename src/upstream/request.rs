@@ -79,6 +79,8 @@ pub(super) struct Request<'a> {
     pub(super) repository: &'a Repository,
     /// The path after the repository: `blobs/sha256:…`.
     pub(super) rest: String,
+    /// True if it is of the registry, and the repository is no part of its path.
+    pub(super) is_of_registry: bool,
     /// Encoded, without `?`.
     pub(super) query: Option<String>,
     pub(super) accept: HeaderValue,
@@ -325,14 +327,16 @@ impl Endpoint {
         Ok(None)
     }
 
-    /// `<base>/v2/<repository>/<rest>?<query>`.
+    /// `<base>/v2/<repository>/<rest>?<query>`, or without the repository.
     pub(super) fn url(&self, request: &Request<'_>) -> Url {
         let mut url = self.base.clone();
         let prefix = self.base.path().trim_end_matches('/');
-        url.set_path(&format!(
-            "{prefix}/v2/{}/{}",
-            request.repository, request.rest
-        ));
+        let (repository, rest) = (request.repository, &request.rest);
+        url.set_path(&if request.is_of_registry {
+            format!("{prefix}/v2/{rest}")
+        } else {
+            format!("{prefix}/v2/{repository}/{rest}")
+        });
         url.set_query(request.query.as_deref());
         url
     }
@@ -409,6 +413,7 @@ impl<'a> Request<'a> {
             method: Method::GET,
             repository,
             rest,
+            is_of_registry: false,
             query: None,
             accept,
             range: None,

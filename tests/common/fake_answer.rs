@@ -223,6 +223,7 @@ async fn scripted(shared: &Arc<Shared>, options: &Options, record: &Record) -> R
         Kind::Blob | Kind::Cdn => blob(shared, options, record, fault.as_ref()),
         Kind::Tags => tags(shared, options, record),
         Kind::Referrers => referrers(shared, options, record),
+        Kind::Other if record.path == "/v2/_catalog" => catalog(shared, options, record),
         Kind::Other => status_error(404, Kind::Other),
     }
 }
@@ -473,10 +474,32 @@ fn tags(shared: &Shared, options: &Options, record: &Record) -> Response<Body> {
     }) else {
         return status_error(404, Kind::Tags);
     };
+    let body = |page: &[String]| json!({"name": record.repository, "tags": page});
+    paged(shared, options, record, all, body)
+}
+
+fn catalog(shared: &Shared, options: &Options, record: &Record) -> Response<Body> {
+    let repositories = shared.repositories.lock().unwrap();
+    let mut all: Vec<String> = repositories.keys().cloned().collect();
+    drop(repositories);
+    all.sort_unstable();
+    let body = |page: &[String]| json!({ "repositories": page });
+    paged(shared, options, record, all, body)
+}
+
+/// A page of a list, and where the next one is.
+fn paged(
+    shared: &Shared,
+    options: &Options,
+    record: &Record,
+    all: Vec<String>,
+    body: impl Fn(&[String]) -> Value,
+) -> Response<Body> {
     let last = parameter(&record.query, "last").unwrap_or_default();
     let limit = parameter(&record.query, "n").map_or(usize::MAX, |n| n.parse().unwrap());
-    let rest: Vec<String> = all.into_iter().filter(|tag| *tag > last).collect();
-    let page: Vec<&String> = rest.iter().take(limit).collect();
+    let limit = limit.min(options.page_max);
+    let rest: Vec<String> = all.into_iter().filter(|name| *name > last).collect();
+    let page = rest.get(..limit.min(rest.len())).unwrap();
     let mut builder = Response::builder().header(header::CONTENT_TYPE, "application/json");
     if let Some(end) = page.last()
         && page.len() < rest.len()
@@ -485,14 +508,11 @@ fn tags(shared: &Shared, options: &Options, record: &Record) -> Response<Body> {
             LinkForm::Relative => String::new(),
             LinkForm::Absolute => format!("http://{}", shared.address),
         };
-        let link = format!(
-            "<{base}/v2/{}/tags/list?last={end}&n={limit}>; rel=\"next\"",
-            record.repository
-        );
+        let path = &record.path;
+        let link = format!("<{base}{path}?last={end}&n={limit}>; rel=\"next\"");
         builder = builder.header(header::LINK, link);
     }
-    let body = json!({"name": record.repository, "tags": page});
-    builder.body(full(body.to_string())).unwrap()
+    builder.body(full(body(page).to_string())).unwrap()
 }
 
 fn referrers(shared: &Shared, options: &Options, record: &Record) -> Response<Body> {

@@ -90,6 +90,8 @@ pub struct Options {
     /// `artifactType` is honoured, and `OCI-Filters-Applied` said.
     pub filters: bool,
     pub link: LinkForm,
+    /// Entries of a page of tags or repositories, at most.
+    pub page_max: usize,
     /// Blobs are redirected to `<this>/cdn/<digest>`; empty: to this very server, relatively.
     pub redirect_blobs: Option<String>,
     /// Manifests are redirected to the same path under this base URL.
@@ -119,6 +121,7 @@ impl Default for Options {
             referrers: true,
             filters: true,
             link: LinkForm::Relative,
+            page_max: usize::MAX,
             redirect_blobs: None,
             redirect_manifests: None,
             etag: None,

@@ -6,7 +6,7 @@ mod ldap;
 mod limits;
 mod oidc;
 mod operators;
-mod people;
+pub(crate) mod people;
 mod ram;
 mod table;
 mod tokens;

@@ -29,6 +29,7 @@ async fn try_export(
     platform: &str,
 ) -> Result<Exported, airgap::AirgapError> {
     let job = ExportJob {
+        bare: Vec::new(),
         images: names.iter().map(|it| name(it)).collect(),
         target: target.to_path_buf(),
         wanted: Wanted::parse(&[platform.to_owned()]).unwrap(),
@@ -62,6 +63,7 @@ pub(crate) fn import_job(
         reference: reference.map(str::to_owned),
     });
     ImportJob {
+        push: None,
         layout: layout.to_path_buf(),
         images: namings.collect(),
         pin: false,

@@ -2,8 +2,10 @@
 
 mod abuse;
 mod access;
+mod adopt;
 mod broken;
 mod collect;
+mod commands;
 mod deletes;
 mod events;
 mod expire;
@@ -13,6 +15,7 @@ mod mounts;
 mod names;
 mod push;
 mod removal;
+mod search;
 
 use std::time::Duration;
 

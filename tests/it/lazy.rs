@@ -411,6 +411,7 @@ async fn an_import_does_not_wait_for_who_reads_a_part() {
     let target = dir.path().join("layout");
     let other = Mirror::of(&world.registry).await;
     let job = ExportJob {
+        bare: Vec::new(),
         images: vec![app()],
         target: target.clone(),
         wanted: Wanted::parse(&["all".to_owned()]).unwrap(),
@@ -421,6 +422,7 @@ async fn an_import_does_not_wait_for_who_reads_a_part() {
     airgap::export(&job).await.unwrap();
     let _reader = world.held_open().await;
     let job = ImportJob {
+        push: None,
         layout: target,
         images: Vec::new(),
         pin: false,

@@ -158,6 +158,7 @@ async fn what_an_unreadable_manifest_names_is_no_garbage() {
 async fn layout(hub: &FakeRegistry, name: &str, target: &Path) {
     let mirror = Mirror::of(hub).await;
     let job = ExportJob {
+        bare: Vec::new(),
         images: vec![ImageName::parse(name).unwrap()],
         target: target.to_path_buf(),
         wanted: Wanted::parse(&["all".to_owned()]).unwrap(),
@@ -170,6 +171,7 @@ async fn layout(hub: &FakeRegistry, name: &str, target: &Path) {
 
 async fn import(mirror: &Mirror, layout: &Path) {
     let job = ImportJob {
+        push: None,
         layout: layout.to_path_buf(),
         images: Vec::new(),
         pin: false,

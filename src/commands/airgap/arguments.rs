@@ -8,9 +8,10 @@ use url::Url;
 use super::archive::Form;
 use super::{ExportJob, ImportJob, Naming};
 use crate::commands::output::Output;
-use crate::commands::target::{AdminFlags, AdminServer, ServerFlags};
+use crate::commands::target::{AdminFlags, AdminServer, ServerFlags, server_url};
 use crate::commands::warm::Wanted;
 use crate::commands::{UsageError, image};
+use crate::oci::image::is_registry;
 
 /// The arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,6 +46,16 @@ pub struct ImportArguments {
     /// Pin the images, as `roadstead pin` does: they are never evicted
     #[arg(long)]
     pub pin: bool,
+    /// Push them to hosted repositories, as any client does, instead: IMAGE is a name there, such as team/app:1
+    #[arg(long, conflicts_with = "pin")]
+    pub push: bool,
+    /// The running roadstead that is pushed to, such as 127.0.0.1:5000 [env: `ROADSTEAD_SERVER`] [default: the
+    /// configuration's server.listen]
+    #[arg(long = "server", value_name = "URL|HOST:PORT", value_parser = server_url, requires = "push", help_heading = "Server")]
+    pub server_url: Option<Url>,
+    /// Certificates (PEM) to check its by, besides the system's
+    #[arg(long, value_name = "FILE", requires = "push", help_heading = "Server")]
+    pub ca_file: Option<PathBuf>,
     /// Print JSON: an object for each image
     #[arg(long)]
     pub json: bool,
@@ -63,15 +74,22 @@ impl ExportArguments {
             let why = "--output -: standard output is a terminal; send it to a file or a program";
             return Err(UsageError(why.to_owned()));
         }
-        let mut images = Vec::new();
-        for name in &self.images {
-            let name = image(name)?;
+        let (mut images, mut bare) = (Vec::new(), Vec::new());
+        for text in &self.images {
+            let name = image(text)?;
+            let written = text.split_once('/').map(|(first, _)| first);
+            // Names of one component are Docker Hub's, whatever is hosted.
+            let is_bare = written.is_some_and(|it| !is_registry(it));
+            if is_bare {
+                bare.push(name.clone());
+            }
             if !images.contains(&name) {
                 images.push(name);
             }
         }
         Ok(ExportJob {
             images,
+            bare,
             target: self.output.clone(),
             wanted: Wanted::parse(&self.platform)?,
             server,
@@ -82,6 +100,20 @@ impl ExportArguments {
 }
 
 impl ImportArguments {
+    /// The server that is pushed to, and certificates to check its by.
+    fn target(&self) -> Result<Option<(Url, Option<PathBuf>)>, UsageError> {
+        if !self.push {
+            return Ok(None);
+        }
+        let flags = ServerFlags {
+            server: self.server_url.clone(),
+            ca_file: self.ca_file.clone(),
+            config: self.server.config.clone(),
+        };
+        let url = flags.url().map_err(UsageError)?;
+        Ok(Some((url, flags.ca_file)))
+    }
+
     /// The job at the server with this admin listener.
     ///
     /// # Errors
@@ -103,6 +135,7 @@ impl ImportArguments {
                 .map(naming)
                 .collect::<Result<_, UsageError>>()?,
             pin: self.pin,
+            push: self.target()?,
             admin,
             output: Output::of(self.json),
         })

@@ -6,12 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 /// A directory, open.
 #[derive(Debug)]
-pub(super) struct Root(OwnedFd);
+pub(in crate::commands) struct Root(OwnedFd);
 
 const FOLDER: OFlags = OFlags::DIRECTORY
     .union(OFlags::RDONLY)
@@ -22,7 +22,7 @@ impl Root {
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(in crate::commands) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(openat(CWD, path, FOLDER, Mode::empty())?))
     }
 
@@ -30,7 +30,7 @@ impl Root {
     ///
     /// # Errors
     /// The operating system's; `InvalidData` for what is no plain file, or lies behind a link.
-    pub(super) fn file(&self, name: &str) -> io::Result<Option<File>> {
+    pub(in crate::commands) fn file(&self, name: &str) -> io::Result<Option<File>> {
         let opened = self.parent(name, false).and_then(|(folder, name)| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             Ok(openat(&folder, name, flags, Mode::empty())?)
@@ -46,11 +46,43 @@ impl Root {
         Err(no_plain_file())
     }
 
+    /// The names of folders in a folder, unsorted; none if there is no such folder. What is no text is passed over.
+    ///
+    /// # Errors
+    /// The operating system's; `InvalidData` for what lies behind a link; more than `most` of them.
+    pub(in crate::commands) fn folders(&self, name: &str, most: usize) -> io::Result<Vec<String>> {
+        let below = format!("{name}/x");
+        let opened = self.parent(&below, false);
+        let (folder, _) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(of_a_link(error)),
+        };
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            // Some file systems do not say what an entry is; opening it does.
+            let may_be = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+            if !may_be || matches!(name, "." | "..") {
+                continue;
+            }
+            if found.len() >= most {
+                let why = format!("has more than {most} folders");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            found.push(name.to_owned());
+        }
+        Ok(found)
+    }
+
     /// Makes a file anew, and the folders that it lies in.
     ///
     /// # Errors
     /// The operating system's; `InvalidData` where a link is in the way.
-    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+    pub(in crate::commands) fn create(&self, name: &str) -> io::Result<File> {
         let (folder, name) = self.parent(name, true).map_err(of_a_link)?;
         // A link that somebody has put there is not written through.
         match unlinkat(&folder, name, AtFlags::empty()) {
@@ -67,7 +99,7 @@ impl Root {
     ///
     /// # Errors
     /// The operating system's; `InvalidData` where a link is in the way.
-    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(in crate::commands) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (old, from) = self.parent(from, false).map_err(of_a_link)?;
         let (new, to) = self.parent(to, false).map_err(of_a_link)?;
         Ok(renameat(&old, from, &new, to)?)
@@ -77,7 +109,7 @@ impl Root {
     ///
     /// # Errors
     /// The operating system's; `InvalidData` where a link is in the way.
-    pub(super) fn make_folder(&self, name: &str) -> io::Result<()> {
+    pub(in crate::commands) fn make_folder(&self, name: &str) -> io::Result<()> {
         self.parent(&format!("{name}/x"), true)
             .map(drop)
             .map_err(of_a_link)

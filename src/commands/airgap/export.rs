@@ -11,7 +11,7 @@ use super::archive::Form;
 use super::files::Target;
 use super::layout::{Descriptor, Index, blob_path};
 use super::progress::Reporter;
-use super::pull::{Manifest, Mirror};
+use super::pull::{Asked, Manifest, Mirror};
 use crate::commands::output::Output;
 use crate::commands::warm::{Contents, LEVELS_MAX, Wanted};
 use crate::format::{plural, size};
@@ -23,6 +23,8 @@ use crate::oci::{Digest, ImageName, Reference};
 pub struct ExportJob {
     /// The images.
     pub images: Vec<ImageName>,
+    /// Those of them that are written without an upstream: one of that name which is hosted is meant, if there is one.
+    pub bare: Vec<ImageName>,
     /// A directory, an archive, or `-` for standard output.
     pub target: PathBuf,
     /// The platforms of them that are wanted.
@@ -59,7 +61,7 @@ enum From {
     /// A manifest that has been fetched.
     Here(Vec<u8>),
     /// A blob of this image.
-    Image(ImageName),
+    Image(Asked),
 }
 
 /// Exports images through a running mirror, and shows it.
@@ -80,9 +82,13 @@ pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
     let reporter = Reporter::new(job.output, is_answer);
     let mut plan = Plan::new();
     let mut roots = Vec::new();
-    for name in &job.images {
+    for image in &job.images {
+        let name = Asked {
+            image: image.clone(),
+            is_hosted: job.bare.contains(image) && mirror.hosts(image).await,
+        };
         reporter.progress.doing(&name.to_string());
-        roots.push(look_at(&mirror, name, job, &mut plan, &reporter).await?);
+        roots.push(look_at(&mirror, &name, job, &mut plan, &reporter).await?);
     }
     reporter
         .progress
@@ -118,13 +124,13 @@ pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
 /// Fetches an image's manifests, and plans what it needs.
 async fn look_at(
     mirror: &Mirror,
-    name: &ImageName,
+    name: &Asked,
     job: &ExportJob,
     plan: &mut Plan,
     reporter: &Reporter,
 ) -> Result<Descriptor, AirgapError> {
     let mut root = None;
-    let mut level = vec![name.reference.clone()];
+    let mut level = vec![name.image.reference.clone()];
     let mut left_out = 0_u64;
     for depth in 0..LEVELS_MAX {
         let mut next = Vec::new();
@@ -134,7 +140,12 @@ async fn look_at(
             let (digest, bytes) = (manifest.digest, manifest.bytes.len() as u64);
             if root.is_none() {
                 let media_type = children.media_type.as_str();
-                root = Some(Descriptor::of(name, media_type, &digest, bytes));
+                root = Some(Descriptor::of(
+                    &name.to_string(),
+                    media_type,
+                    &digest,
+                    bytes,
+                ));
             }
             put(plan, digest, bytes, From::Here(manifest.bytes));
             let manifests = children.manifests.into_iter();
@@ -177,7 +188,7 @@ struct Children {
 }
 
 fn children(
-    name: &ImageName,
+    name: &Asked,
     manifest: &Manifest,
     wanted: &Wanted,
     is_root: bool,

@@ -5,10 +5,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use url::Url;
+
 use super::AirgapError;
 use super::layout::{Descriptor, blob_path};
 use super::progress::Reporter;
+use super::pull::Asked;
 use super::push::{Admin, Named};
+use super::push_hosted::Hosted;
 use super::reading::{Layout, Part};
 use crate::commands::output::Output;
 use crate::commands::target::AdminServer;
@@ -31,6 +35,9 @@ pub struct ImportJob {
     pub images: Vec<Naming>,
     /// True if they are pinned as well.
     pub pin: bool,
+    /// The server whose hosted repositories they are pushed to, and certificates to check its by; `None`: they come into the
+    /// cache, by the admin listener.
+    pub push: Option<(Url, Option<PathBuf>)>,
     /// The server's admin listener.
     pub admin: AdminServer,
     /// The form of the answer.
@@ -76,9 +83,17 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, AirgapError> {
         .unwrap_or_else(|error| Err(AirgapError::of(job.layout.display(), error)))?;
     let reporter = Arc::new(Reporter::new(job.output, false));
     let chosen = choose(job, &index.manifests, &reporter)?;
+    let target = match &job.push {
+        Some((server, ca_file)) => {
+            let hosted = Hosted::new(server, ca_file.clone()).map_err(AirgapError)?;
+            hosted.ping().await?;
+            Target::Hosted(Box::new(hosted))
+        }
+        None => Target::Cache(Admin::new(&job.admin)?),
+    };
     let run = Run {
         layout,
-        admin: Admin::new(&job.admin)?,
+        target,
         pin: job.pin,
         reporter,
     };
@@ -113,7 +128,8 @@ fn choose<'a>(
     if job.images.is_empty() {
         let mut chosen = Vec::new();
         for image in images {
-            match image.full_name() {
+            let bare = || image.bare_name().filter(|_| job.push.is_some());
+            match image.full_name().or_else(bare) {
                 Some(name) => chosen.push((name, image)),
                 None => reporter.note(&format!(
                     "note: {} has no full name in the layout and is left out; IMAGE={} names it",
@@ -160,9 +176,15 @@ fn choose<'a>(
 
 struct Run {
     layout: Layout,
-    admin: Admin,
+    target: Target,
     pin: bool,
     reporter: Arc<Reporter>,
+}
+
+/// The place that images come to.
+enum Target {
+    Cache(Admin),
+    Hosted(Box<Hosted>),
 }
 
 /// The parts of an image in the layout.
@@ -211,16 +233,20 @@ impl Run {
         let root = Digest::parse(&image.digest)
             .map_err(|error| AirgapError::of(format!("{name}: {:?}", image.digest), error))?;
         let contents = self.contents(root, image)?;
+        let admin = match &self.target {
+            Target::Cache(admin) => admin,
+            Target::Hosted(hosted) => return self.push(hosted, name, contents, brought).await,
+        };
         let bytes = contents.blobs.iter().filter_map(|(_, part)| part.as_ref());
         self.reporter
             .progress
             .expect(bytes.map(|part| part.size).sum());
         for (digest, part) in contents.blobs {
-            let there = self.admin.has(&digest).await?;
+            let there = admin.has(&digest).await?;
             match part {
                 Some(part) if there => self.reporter.progress.advance(part.size),
                 Some(part) => {
-                    let sent = self.admin.blob(&digest, part, &self.reporter).await;
+                    let sent = admin.blob(&digest, part, &self.reporter).await;
                     sent.map_err(|error| self.layout.fault(&blob_path(&digest), error))?;
                     *brought += 1;
                 }
@@ -229,14 +255,43 @@ impl Run {
             }
         }
         for (digest, media_type, bytes) in contents.manifests.into_iter().rev() {
-            if !self.admin.has(&digest).await? {
+            if !admin.has(&digest).await? {
                 *brought += 1;
             }
             // Sent in any case: the server may know it as a mere blob.
-            let sent = self.admin.manifest(&digest, &media_type, bytes).await;
+            let sent = admin.manifest(&digest, &media_type, bytes).await;
             sent.map_err(|error| self.layout.fault(&blob_path(&digest), error))?;
         }
-        self.admin.image(name, &root, self.pin).await
+        admin.image(name, &root, self.pin).await
+    }
+
+    /// Pushes an image to a hosted repository.
+    async fn push(
+        &self,
+        hosted: &Hosted,
+        name: &ImageName,
+        contents: Contents,
+        brought: &mut usize,
+    ) -> Result<Named, AirgapError> {
+        let repository = &name.repository;
+        hosted.check(repository).await.map_err(AirgapError)?;
+        for (digest, part) in contents.blobs {
+            let fault = |why: String| self.layout.fault(&blob_path(&digest), why);
+            let sent = hosted.blob(repository, &digest, part, &self.reporter).await;
+            *brought += usize::from(sent.map_err(fault)?);
+        }
+        let root = contents.manifests.first().map(|(digest, ..)| *digest);
+        for (digest, media_type, bytes) in contents.manifests.into_iter().rev() {
+            let fault = |why: String| self.layout.fault(&blob_path(&digest), why);
+            // The root comes last, and the name with it.
+            let tag = match &name.reference {
+                Reference::Tag(tag) if Some(digest) == root => Some(tag),
+                Reference::Tag(_) | Reference::Digest(_) => None,
+            };
+            let sent = hosted.manifest(repository, &digest, (&media_type, bytes), tag);
+            *brought += usize::from(sent.await.map_err(fault)?);
+        }
+        Ok(Named::Done { absent: 0 })
     }
 
     /// The parts of an image. Manifests are checked here, because they are followed; blobs by the server.
@@ -302,6 +357,10 @@ impl Run {
             brought,
             failed,
         } = put;
+        let name = match &self.target {
+            Target::Cache(_) => name.to_string(),
+            Target::Hosted(_) => bare(name),
+        };
         match failed {
             None => {
                 let pinned = if self.pin { ", pinned" } else { "" };
@@ -313,13 +372,22 @@ impl Run {
             Some(error) => self.reporter.failed(&format!("FAILED  {name}: {error}")),
         }
         self.reporter.json(&serde_json::json!({
-            "image": name.to_string(),
+            "image": name,
             "digest": digest,
             "brought": brought,
             "pinned": self.pin && failed.is_none(),
             "failed": failed.as_ref().map(ToString::to_string),
         }));
     }
+}
+
+/// The name of an image that is pushed: without an upstream.
+fn bare(name: &ImageName) -> String {
+    let asked = Asked {
+        image: name.clone(),
+        is_hosted: true,
+    };
+    asked.to_string()
 }
 
 /// Images that are named in a message.

@@ -79,8 +79,8 @@ impl Index {
 impl Descriptor {
     /// An image under its full name: in the one annotation for containerd, and in the other one too, since
     /// two images with the same tag must not have the same name in one layout.
-    pub(super) fn of(name: &ImageName, media_type: &str, digest: &Digest, size: u64) -> Self {
-        let full = || Value::String(name.to_string());
+    pub(super) fn of(name: &str, media_type: &str, digest: &Digest, size: u64) -> Self {
+        let full = || Value::String(name.to_owned());
         Self {
             media_type: media_type.to_owned(),
             digest: digest.to_string(),
@@ -107,6 +107,12 @@ impl Descriptor {
             let is_full = text.starts_with(&format!("{}/", name.upstream));
             is_full.then_some(name)
         })
+    }
+
+    /// The name of an image that was hosted: without an upstream, in a namespace.
+    pub(super) fn bare_name(&self) -> Option<ImageName> {
+        let text = self.ref_name().filter(|text| text.contains('/'))?;
+        ImageName::parse(text).ok()
     }
 
     /// True if this is its name in the layout.
@@ -167,7 +173,7 @@ mod tests {
         Descriptor {
             annotations: Some(annotations.collect()),
             ..Descriptor::of(
-                &ImageName::parse("a").unwrap(),
+                "docker.io/library/a:latest",
                 media::OCI_MANIFEST,
                 &DIGEST,
                 5,
@@ -205,9 +211,8 @@ mod tests {
                "annotations":{{"{REF_NAME}":"z"}},"platform":{{"os":"linux"}}}}],"x":1}}"#
         );
         let mut index: Index = serde_json::from_str(&text).unwrap();
-        let name = ImageName::parse("a:1").unwrap();
         for size in [1, 2] {
-            index.put(Descriptor::of(&name, "m", &DIGEST, size));
+            index.put(Descriptor::of("docker.io/library/a:1", "m", &DIGEST, size));
         }
         let said: Value = serde_json::from_slice(&index.to_bytes()).unwrap();
         assert_eq!(said["x"], 1);

@@ -7,16 +7,16 @@ use crate::commands::progress::Progress;
 use crate::format;
 
 /// Shows an export or import.
-pub(super) struct Reporter {
+pub(in crate::commands) struct Reporter {
     output: Output,
     /// True if standard output is for something else.
     aside: bool,
     /// Bytes of all that is to be written or brought.
-    pub(super) progress: Progress,
+    pub(in crate::commands) progress: Progress,
 }
 
 impl Reporter {
-    pub(super) fn new(output: Output, aside: bool) -> Self {
+    pub(in crate::commands) fn new(output: Output, aside: bool) -> Self {
         Self {
             output,
             aside,
@@ -25,7 +25,7 @@ impl Reporter {
     }
 
     /// Something that is done.
-    pub(super) fn line(&self, text: &str) {
+    pub(in crate::commands) fn line(&self, text: &str) {
         if self.output == Output::Human {
             let text = format::harmless(text);
             self.progress.show(|| {
@@ -39,7 +39,7 @@ impl Reporter {
     }
 
     /// An object for scripts.
-    pub(super) fn json(&self, value: &impl Serialize) {
+    pub(in crate::commands) fn json(&self, value: &impl Serialize) {
         match (self.output, self.aside) {
             (Output::Json, false) => output::say_json(value),
             (Output::Json, true) => output::complain(&format::json(value).unwrap_or_default()),
@@ -48,14 +48,14 @@ impl Reporter {
     }
 
     /// Something that the user should know.
-    pub(super) fn note(&self, text: &str) {
+    pub(in crate::commands) fn note(&self, text: &str) {
         if self.output != Output::Silent {
             self.progress.show(|| output::note(&format::harmless(text)));
         }
     }
 
     /// Something that failed.
-    pub(super) fn failed(&self, text: &str) {
+    pub(in crate::commands) fn failed(&self, text: &str) {
         if self.output != Output::Silent {
             self.progress
                 .show(|| output::complain(&format::harmless(text)));

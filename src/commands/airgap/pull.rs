@@ -1,5 +1,6 @@
 //! Requests to the mirror that is exported from: what `warm` asks, but the bytes are kept.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use http::{Response, StatusCode, header};
@@ -16,12 +17,46 @@ use crate::commands::warm::server::{
     ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, passes, target, waits,
 };
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
-use crate::oci::route::Route;
+use crate::oci::route::{Route, Target};
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
+use crate::server::SOURCE;
+use crate::telemetry::metrics::HOSTED;
 
 /// The mirror.
 pub(super) struct Mirror {
     client: PlainClient,
+}
+
+/// An image, and where it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) image: ImageName,
+    /// It is hosted there, and not the upstream's that names without one are of.
+    pub(super) is_hosted: bool,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ImageName {
+            repository,
+            reference,
+            ..
+        } = &self.image;
+        match reference {
+            _ if !self.is_hosted => self.image.fmt(f),
+            Reference::Tag(tag) => write!(f, "{repository}:{tag}"),
+            Reference::Digest(digest) => write!(f, "{repository}@{digest}"),
+        }
+    }
+}
+
+impl Asked {
+    fn target(&self, route: Route) -> String {
+        if self.is_hosted {
+            return Target { route, ns: None }.to_string();
+        }
+        target(&self.image, route)
+    }
 }
 
 /// A manifest, its digest computed from its bytes.
@@ -57,17 +92,32 @@ impl Mirror {
         })
     }
 
+    /// True if the server has an image of this name, written without an upstream, among those that were pushed to it.
+    pub(super) async fn hosts(&self, name: &ImageName) -> bool {
+        let route = Route::Manifest {
+            path: name.repository.to_string(),
+            reference: name.reference.clone(),
+        };
+        let target = Target { route, ns: None }.to_string();
+        // Whatever else it answers is told when it is asked for the upstream's.
+        let answer = self.get(&target, Some(&accept())).await;
+        answer.is_ok_and(|answer| {
+            let source = answer.headers().get(SOURCE);
+            source.is_some_and(|it| it == HOSTED)
+        })
+    }
+
     /// A manifest, tried several times.
     pub(super) async fn manifest(
         &self,
-        name: &ImageName,
+        name: &Asked,
         reference: &Reference,
     ) -> Result<Manifest, AirgapError> {
         let route = Route::Manifest {
-            path: name.repository.to_string(),
+            path: name.image.repository.to_string(),
             reference: reference.clone(),
         };
-        let target = target(name, route);
+        let target = name.target(route);
         let what = format!("{name}: manifest {reference}");
         repeated(what, async |_| self.manifest_once(&target, reference).await).await
     }
@@ -113,16 +163,16 @@ impl Mirror {
     /// A blob, written to `file` and checked against its digest there, tried several times.
     pub(super) async fn blob(
         &self,
-        name: &ImageName,
+        name: &Asked,
         digest: &Digest,
         file: &mut BlobFile,
         reporter: &Reporter,
     ) -> Result<(), AirgapError> {
         let route = Route::Blob {
-            path: name.repository.to_string(),
+            path: name.image.repository.to_string(),
             digest: *digest,
         };
-        let target = target(name, route);
+        let target = name.target(route);
         let what = format!("{name}: blob {digest}");
         repeated(what, async |is_first| {
             if !is_first {

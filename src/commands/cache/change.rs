@@ -1,10 +1,12 @@
 //! `rm`, `gc`, `pin`, `unpin`.
 
+use std::time::Duration;
+
 use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::arguments::{Collect, Remove};
-use super::screen::{Cell, Screen, Table, clean, say, say_json, short};
+use super::screen::{Cell, Screen, Table, clean, say, say_json, short, span};
 use super::select::{is_pattern, select};
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
@@ -35,6 +37,10 @@ pub(super) async fn remove(
         say_json(&removed);
         return Ok(());
     }
+    if let Some(seconds) = removed.restorable_seconds {
+        say(&deleted(&removed, seconds));
+        return Ok(());
+    }
     let would = if removed.dry_run {
         "would free"
     } else {
@@ -52,6 +58,32 @@ pub(super) async fn remove(
         kept(&removed.kept, "that other images have"),
     ));
     Ok(())
+}
+
+/// The words for a hosted image that is deleted.
+fn deleted(removed: &Removed, seconds: u64) -> String {
+    let image = clean(&removed.image);
+    let would = if removed.dry_run {
+        "would be deleted"
+    } else {
+        "deleted"
+    };
+    let within = span(Duration::from_secs(seconds));
+    let is_manifest = removed.image.contains('@');
+    let tags = clean(&removed.forgotten_tags.join(", "));
+    if !is_manifest {
+        return format!(
+            "{image}: the tag {would}, its manifest stays; `roadstead tag restore {image}` has it back within {within}"
+        );
+    }
+    let tags = match removed.forgotten_tags.len() {
+        0 => "no tag names it".to_owned(),
+        1 => format!("with its tag {tags}"),
+        _ => format!("with its tags {tags}"),
+    };
+    format!(
+        "{image}: the manifest {would}, {tags}; it can be restored within {within} (`roadstead tag restore REPOSITORY:TAG`)"
+    )
 }
 
 /// The sum of a removal of images that were looked for.

@@ -6,14 +6,15 @@ use http::Method;
 use serde::Serialize;
 
 use super::arguments::{List, Status as StatusArguments, Usage as UsageArguments};
-use super::each_image;
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
+use super::{each_hosted, each_image};
 use crate::commands::output::is_refused;
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
 use crate::mirror::inspect::{EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage};
 use crate::oci::UpstreamName;
-use crate::server::ClientList;
+use crate::server::{ClientList, HostedImage, HostedUsage};
+use crate::telemetry::metrics::HOSTED;
 
 /// Repositories asked for: what a person looks through, and more.
 const REPOSITORIES: &str = "10000";
@@ -250,6 +251,16 @@ pub(super) async fn list(
         !is_refused()
     })
     .await?;
+    each_hosted(target, wanted, |image| {
+        is_empty = false;
+        if screen.json {
+            say_json(image);
+        } else {
+            table.row(hosted_row(image));
+        }
+        !is_refused()
+    })
+    .await?;
     drop(table);
     if is_empty && !wanted.is_empty() {
         return Err(nothing_of(wanted));
@@ -262,6 +273,20 @@ fn nothing_of(wanted: &str) -> TargetError {
         status: 404,
         message: format!("nothing of {wanted} is in the cache"),
     }
+}
+
+fn hosted_row(image: &HostedImage) -> Vec<Cell> {
+    let bytes = size(image.size_bytes);
+    vec![
+        image.image.clone().into(),
+        short(&image.digest).into(),
+        "-".into(),
+        bytes.clone().into(),
+        bytes.into(),
+        "-".into(),
+        "-".into(),
+        image.place.clone().into(),
+    ]
 }
 
 fn image_row(image: &ImageEntry, screen: Screen) -> Vec<Cell> {
@@ -326,14 +351,61 @@ pub(super) async fn usage(
     let wanted = |name: &str| named.is_empty() || named.contains(&name);
     usage.upstreams.retain(|it| wanted(&it.upstream));
     usage.repositories.retain(|it| wanted(&it.upstream));
-    let has = |name: &&&str| usage.upstreams.iter().any(|it| it.upstream == **name);
+    let hosted = hosted_usage(target).await?.filter(|_| wanted(HOSTED));
+    let has = |name: &&&str| {
+        let is_hosted = **name == HOSTED && hosted.is_some();
+        is_hosted || usage.upstreams.iter().any(|it| it.upstream == **name)
+    };
     let missing = named.iter().find(|name| !has(name)).copied();
     if screen.json {
-        say_json(&usage);
+        say_json(&WithHosted {
+            usage: &usage,
+            hosted: hosted.as_ref(),
+        });
     } else {
         show_usage(&usage, screen);
+        if let Some(hosted) = &hosted {
+            show_hosted(hosted, screen);
+        }
     }
     missing.map_or(Ok(()), |name| Err(nothing_of(name)))
+}
+
+/// The usage of the cache, and beside it that of hosted repositories.
+#[derive(Debug, Serialize)]
+struct WithHosted<'a> {
+    #[serde(flatten)]
+    usage: &'a Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hosted: Option<&'a HostedUsage>,
+}
+
+/// The usage of hosted repositories; none where nothing is hosted, and without a server.
+async fn hosted_usage(target: &Target) -> Result<Option<HostedUsage>, TargetError> {
+    if !target.is_server() {
+        return Ok(None);
+    }
+    match target.ask(Method::GET, "/api/v1/hosted/usage", &[]).await {
+        Err(TargetError::Refused { status: 404, .. }) => Ok(None),
+        usage => usage.map(Some),
+    }
+}
+
+fn show_hosted(usage: &HostedUsage, screen: Screen) {
+    say("");
+    let head = [">BYTES", ">ALONE", ">SHARED", ">BLOBS", "HOSTED REPOSITORY"];
+    let mut table = Table::new(screen, &head);
+    for it in &usage.repositories {
+        let shared = it.bytes.saturating_sub(it.exclusive_bytes);
+        let bytes = [it.bytes, it.exclusive_bytes, shared];
+        table.row(usage_row(bytes, it.blobs, &it.repository, Tone::Plain));
+    }
+    drop(table);
+    say(&format!(
+        "{} in {}, each counted once, with what is deleted and can be restored",
+        size(usage.bytes),
+        plural(usage.blobs, "hosted blob"),
+    ));
 }
 
 fn show_usage(usage: &Usage, screen: Screen) {

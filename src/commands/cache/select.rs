@@ -3,8 +3,8 @@
 use http::Method;
 
 use super::arguments::Remove;
-use super::each_image;
 use super::screen::{Screen, clean};
+use super::{each_hosted, each_image};
 use crate::commands::target::{Target, TargetError};
 use crate::mirror::inspect::{ImageEntry, Status};
 use crate::mirror::{Pattern, Source};
@@ -96,6 +96,17 @@ pub(super) async fn resolve(target: &Target, text: &str) -> Result<String, Targe
             .split_once(':')
             .map_or("", |(_, digits)| digits);
         let name = format!("{}/{}@{}", image.upstream, image.repository, image.digest);
+        if digits.starts_with(short.digits) && !found.contains(&name) {
+            found.push(name);
+        }
+        found.len() <= CANDIDATES_MAX
+    })
+    .await?;
+    each_hosted(target, short.name.unwrap_or_default(), |image| {
+        let digits = image.digest.split_once(':');
+        let digits = digits.map_or("", |(_, digits)| digits);
+        let name = image.image.strip_suffix(&format!(":{}", image.tag));
+        let name = format!("{}@{}", name.unwrap_or(&image.repository), image.digest);
         if digits.starts_with(short.digits) && !found.contains(&name) {
             found.push(name);
         }

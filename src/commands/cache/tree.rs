@@ -23,8 +23,10 @@ pub(super) async fn inspect(
         return Ok(());
     }
     let pinned = if image.pinned { "  (pinned)" } else { "" };
+    let place = image.place.as_deref().map(clean);
+    let place = place.map_or_else(String::new, |place| format!("  ({place})"));
     let name = screen.paint(&clean(&image.image), Tone::Strong);
-    say(&format!("{name}{pinned}"));
+    say(&format!("{name}{pinned}{place}"));
     for tag in &image.tags {
         let until = match tag.fresh_until {
             None => "fresh for ever".to_owned(),

@@ -92,7 +92,8 @@ struct Platform {
 
 impl ConfigFacts {
     /// Reads a config; `None` for what is none (an artifact's).
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let config: Config = serde_json::from_slice(bytes).ok()?;
         let own = config.execution.unwrap_or_default();
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -117,7 +118,8 @@ impl ConfigFacts {
 }
 
 /// The platforms of an index's entries, as it says; `None` for an attestation, which is no image.
-pub(super) fn platforms(bytes: &[u8]) -> HashMap<Digest, Option<String>> {
+#[must_use]
+pub fn platforms(bytes: &[u8]) -> HashMap<Digest, Option<String>> {
     let Ok(index) = serde_json::from_slice::<Index>(bytes) else {
         return HashMap::new();
     };

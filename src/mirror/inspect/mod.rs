@@ -39,7 +39,7 @@ pub use collect::Collected;
 pub(super) use collect::Garbage;
 use contents::{Closure, PARTS_MAX, Seen};
 pub(super) use contents::{Contents, LEVELS_MAX};
-pub use document::ConfigFacts;
+pub use document::{ConfigFacts, platforms};
 pub(super) use images::Images;
 pub use images::{ImageEntry, ImagePage, PlatformState};
 pub use names::{Filter, NameError};

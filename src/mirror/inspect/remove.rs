@@ -42,6 +42,9 @@ pub struct Removed {
     pub freed_bytes: u64,
     /// Blobs that stay, and why.
     pub kept: Kept,
+    /// Of a hosted image: seconds for which it can be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restorable_seconds: Option<u64>,
 }
 
 /// Blobs of a removed image that stay.

@@ -27,6 +27,9 @@ pub struct Inspected {
     pub tags: Vec<TagFreshness>,
     /// The manifest of each digest that the image's name means.
     pub manifests: Vec<Node>,
+    /// `hosted`, if it was pushed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 /// The manifest that a tag named.
@@ -136,6 +139,7 @@ impl Images {
             tags: self.freshness_of(&source, &reference).await,
             image,
             manifests,
+            place: None,
         })
     }
 

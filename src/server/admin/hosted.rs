@@ -1,7 +1,8 @@
-//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads`, `/api/v1/tags/restore`, and what `events` and `removal`
-//! have.
+//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads`, `/api/v1/tags/restore`, and what `events`, `removal` and
+//! `images` have.
 
 mod events;
+mod images;
 mod removal;
 
 use super::answer::{AdminBody, full, with_type};
@@ -22,6 +23,8 @@ pub use removal::{DeletedInfo, DeletedList, Expired, ExpiringTag, ExpiryPlan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+pub use images::{HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const UPLOADS: &str = "/api/v1/uploads";
@@ -87,6 +90,8 @@ pub(super) fn is_of_hosted(path: &str) -> bool {
             | REPOSITORIES
             | RESTORE_REPOSITORY
             | RESTORE_NAMESPACE
+            | images::IMAGES
+            | images::USAGE
     )
 }
 
@@ -102,6 +107,12 @@ pub(super) async fn answer(
         Ok((status, body)) => full(with_type(status, JSON, body)),
         Err(error) => error.into_response(),
     }
+}
+
+/// True if a request that mirrored images have as well is about a hosted one.
+pub(super) fn is_of_image(hosted: Option<&Hosted>, head: &request::Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default();
+    hosted.is_some_and(|it| images::is_of_hosted(it, &head.method, head.uri.path(), query))
 }
 
 type Answer = Result<(StatusCode, Bytes), AdminError>;
@@ -130,7 +141,8 @@ async fn ask(
             removal::restore_repository(hosted, &head.method, query, changes).await
         }
         RESTORE_NAMESPACE => removal::restore_namespace(hosted, &head.method, query, changes).await,
-        _ => restore(hosted, &head.method, query, changes).await,
+        RESTORE => restore(hosted, &head.method, query, changes).await,
+        path => images::answer(hosted, &head.method, path, query).await,
     }
 }
 

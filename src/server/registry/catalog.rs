@@ -35,7 +35,8 @@ impl Handler {
         Ok(reply)
     }
 
-    async fn listed(
+    /// One page of the repositories that the client may pull from, and the next one.
+    pub(super) async fn listed(
         &self,
         page: &Page,
         request: &Request<'_>,

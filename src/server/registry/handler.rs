@@ -10,6 +10,7 @@ use super::owner::Owner;
 use super::refusals::{hide, refuse_push};
 use super::reply::{CACHE_STATUS, EntityTag, Reply};
 use super::restraint::Restraint;
+use super::search;
 use super::token;
 use crate::hosted::Hosted;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source};
@@ -210,6 +211,9 @@ impl Handler {
         if door.gives_tokens() && head.uri.path() == token::PATH {
             return self.token(caller, head, body, exchange).await;
         }
+        if self.hosted.is_some() && search::is_search(head.uri.path()) {
+            return Box::pin(self.search(head, caller, transport, exchange)).await;
+        }
         let Entered {
             request,
             owner,
@@ -252,7 +256,7 @@ impl Handler {
     }
 
     /// Lets a request in, and reads it.
-    async fn enter<'h>(
+    pub(super) async fn enter<'h>(
         &self,
         head: &'h request::Parts,
         caller: &Caller<'h>,
@@ -545,12 +549,12 @@ impl Handler {
 }
 
 /// A request that was let in.
-struct Entered<'h> {
-    request: Request<'h>,
+pub(super) struct Entered<'h> {
+    pub(super) request: Request<'h>,
     /// The owner of its credentials.
-    owner: Owner,
-    visitor: Option<Visitor<'h>>,
-    target: Target,
+    pub(super) owner: Owner,
+    pub(super) visitor: Option<Visitor<'h>>,
+    pub(super) target: Target,
 }
 
 /// True if a path is the registry API's.

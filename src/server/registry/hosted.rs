@@ -26,7 +26,7 @@ use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
 use crate::telemetry::metrics::HOSTED;
 use crate::telemetry::{Kind, Outcome};
-use http::{Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 pub(super) use lists::catalog_page;
 pub(super) use places::{Target, is_push, refuse_mirrored};
@@ -34,6 +34,9 @@ use std::borrow::Cow;
 
 /// The name of hosted repositories among upstreams, in metrics, logs and records.
 const LABEL: &str = HOSTED;
+
+/// The header of manifests that were pushed here, with the value `hosted`: a name without an upstream may mean either.
+pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-roadstead-source");
 
 /// A request for a hosted repository.
 pub(super) struct HostedRequest<'a> {

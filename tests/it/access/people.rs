@@ -25,7 +25,7 @@ user = "bob"
 policies = ["official"]
 "#;
 
-pub(super) async fn admin(mirror: &Mirror, method: Method, path: &str, body: Value) -> Answer {
+pub(crate) async fn admin(mirror: &Mirror, method: Method, path: &str, body: Value) -> Answer {
     let headers = [
         ("content-type", "application/json"),
         ("x-roadstead-admin", "1"),
@@ -41,13 +41,13 @@ pub(super) async fn admin(mirror: &Mirror, method: Method, path: &str, body: Val
         .await
 }
 
-pub(super) async fn add(mirror: &Mirror, name: &str, groups: &[&str]) {
+pub(crate) async fn add(mirror: &Mirror, name: &str, groups: &[&str]) {
     let body = json!({ "name": name, "password": format!("{name}-password"), "groups": groups });
     let answer = admin(mirror, Method::POST, "/api/v1/users", body).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
 }
 
-pub(super) async fn make(mirror: &Mirror, wanted: Value) -> Value {
+pub(crate) async fn make(mirror: &Mirror, wanted: Value) -> Value {
     let answer = admin(mirror, Method::POST, "/api/v1/tokens", wanted).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     serde_json::from_slice(&answer.body).unwrap()

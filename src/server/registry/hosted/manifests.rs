@@ -8,12 +8,14 @@ use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::push::PushQuery;
 use crate::oci::route::{Action, Route};
 use crate::oci::{ByteRange, Digest, ErrorCode, Reference};
+use crate::server::SOURCE;
 use crate::server::http::access_log::Exchange;
 use crate::server::http::body::Content;
 use crate::server::http::error::ApiError;
 use crate::server::registry::reply::{EntityTag, Reply};
 use crate::telemetry::Outcome;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use crate::telemetry::metrics::HOSTED;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +46,10 @@ impl HostedRequest<'_> {
         };
         let by_digest = matches!(reference, Reference::Digest(_));
         let conditions = &self.request.conditions;
-        Ok(Reply::manifest(conditions, answer, by_digest))
+        let mut reply = Reply::manifest(conditions, answer, by_digest);
+        let hosted = HeaderValue::from_static(HOSTED);
+        reply.headers.insert(SOURCE, hosted);
+        Ok(reply)
     }
 
     pub(super) async fn blob(
