@@ -21,7 +21,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("net", 3_300),
     ("oci", 2_950),
     ("otlp", 750),
-    ("root", 2_550),
+    ("root", 2_700),
     ("server", 14_400),
     ("store", 12_600),
     ("telemetry", 3_400),
