@@ -141,7 +141,7 @@ pub struct History {
     /// The tag: `team/app:v1`
     #[arg(value_name = "REPOSITORY:TAG")]
     tag: String,
-    /// At most so many, the latest first
+    /// The most entries to show, the latest first
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     limit: u16,
     #[command(flatten)]

@@ -73,7 +73,7 @@ table! {
         repository: RulePattern,
         /// The tags, such as `pr-*`. Required.
         tag: RulePattern,
-        /// Of the tags of a repository that the rule decides about, so many stay that were pushed last. Default: none, if `older_than` is given.
+        /// The number of tags of a repository that stay, of those that the rule decides about: the ones pushed last. Default: none, if `older_than` is given.
         keep_newest: UpTo<1_000_000>,
         /// Tags stay that were pushed no longer ago than this, the same content again, too. With `keep_newest` a tag goes only if both say so. Default: none, if `keep_newest` is given.
         older_than: TimeLimit,
