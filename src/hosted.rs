@@ -15,6 +15,7 @@
 //! | `manifests` | manifests and tags |
 //! | `shape` | the fields that a manifest must have |
 //! | `lists` | tags, repositories, referrers |
+//! | `operator` | what an operator's pages show |
 //! | `caches` | what was read from the catalogue, for those who ask again |
 //! | `removal` | whole repositories and namespaces: deleted, and restored |
 //! | `expire` | tags that go by a rule |
@@ -37,6 +38,7 @@ mod lists;
 mod manifests;
 mod names;
 mod removal;
+mod operator;
 mod sessions;
 mod shape;
 mod uploads;
@@ -59,6 +61,7 @@ pub use intake::Share;
 pub use lists::{ReferrerPage, TagPage};
 pub use manifests::{ManifestWanted, Put, Served};
 pub use names::{Names, Place, check as check_namespace};
+pub use operator::Holdings;
 use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;
@@ -67,7 +70,7 @@ use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
 pub use crate::catalogue::hosted::{
-    Condition, DeletedRow, EventRow, Namespace, NamespaceWanted, Refused, TagMove, Visibility,
+    AtLeast, Condition, DeletedRow, EventRow, Looked, Namespace, NamespaceWanted, Queue, Refused, RepositoryRow, Search, TagMove, TagRow, Visibility,
 };
 use crate::clock::Clock;
 use crate::oci::Digest;

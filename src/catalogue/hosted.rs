@@ -13,6 +13,7 @@
 //! | `collect` | the garbage collector's reviews |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
+//! | `pages` | what is read for an operator's pages |
 
 mod acts;
 mod collect;
@@ -20,6 +21,7 @@ mod deletes;
 mod events;
 mod expire;
 mod manifests;
+mod pages;
 mod queries;
 mod removal;
 mod rows;
@@ -32,6 +34,9 @@ use rusqlite::Connection;
 
 pub use events::{EventRow, Events, TagMove};
 pub use expire::TagPush;
+pub use pages::{
+    AtLeast, COUNTED_MAX, LOOKED_AT_MAX, Looked, Queue, RepositoryRow, Search, TagRow,
+};
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 pub use removal::DeletedRow;
 

@@ -11,6 +11,7 @@ mod killed;
 mod manifests;
 mod mounts;
 mod names;
+mod pages;
 mod push;
 mod removal;
 

@@ -386,7 +386,7 @@ pub(super) fn in_repository<T>(
     })
 }
 
-fn namespace(row: &Row<'_>) -> rusqlite::Result<Namespace> {
+pub(super) fn namespace(row: &Row<'_>) -> rusqlite::Result<Namespace> {
     let visibility: String = row.get(1)?;
     let quota: Option<i64> = row.get(2)?;
     Ok(Namespace {

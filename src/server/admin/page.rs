@@ -5,6 +5,7 @@
 //! | `frame` | what all pages have, and the headers that keep them to themselves |
 //! | `overview`, `sections`, `rows` | how the mirror is |
 //! | `images`, `inspected` | what the cache has |
+//! | `hosted` | what is hosted here |
 //! | `configuration` | the configuration, clients and their files |
 //! | `history`, `chart`, `charts` | the last hour and week |
 //! | `events` | changes of the overview, as they come |
@@ -19,6 +20,7 @@ mod escape;
 mod events;
 mod frame;
 mod history;
+mod hosted;
 mod images;
 mod inspected;
 mod language;
@@ -32,6 +34,7 @@ use super::answer::{AdminBody, full};
 use super::api::DRAINING;
 use super::query::Query;
 use crate::clock::Clock;
+use crate::hosted::Hosted;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::server::describe::Describe;
@@ -72,10 +75,13 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const INPUT_CHARACTERS_MAX: usize = 512;
 
 /// The pages' paths.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 9] = [
     "/",
     "/images",
     "/images/inspect",
+    hosted::HOME,
+    hosted::REPOSITORIES,
+    hosted::TAGS,
     "/clients",
     "/configuration",
     "/events",
@@ -90,6 +96,7 @@ pub(super) struct Page {
     describe: Arc<dyn Describe>,
     visits: Visits,
     desk: Option<NodeDesk>,
+    hosted: Option<Hosted>,
     history: Mutex<History>,
     events: Events,
     stop: CancellationToken,
@@ -123,10 +130,16 @@ impl Page {
             describe,
             visits,
             desk,
+            hosted: None,
             history: Mutex::default(),
             events: Events::new(stop.clone()),
             stop,
         }
+    }
+
+    /// With what is hosted.
+    pub(super) fn with_hosted(self, hosted: Option<Hosted>) -> Self {
+        Self { hosted, ..self }
     }
 
     /// True if a path is a page's.
@@ -184,6 +197,9 @@ impl Page {
             "/" => self.overview(head, query).await,
             "/images" => self.images(head, query).await,
             "/images/inspect" => self.inspect(head, query).await,
+            hosted::HOME | hosted::REPOSITORIES | hosted::TAGS => {
+                self.hosted_page(head, query).await
+            }
             "/clients" => self.clients(head, query).await,
             "/configuration" => {
                 let text = self.described(|it| Some(it.configuration())).await;
