@@ -79,11 +79,17 @@ impl Made {
     /// The repositories in them.
     pub(crate) fn seen(&self) -> [String; 3] {
         let [many, middle, last] = self.visible();
-        [format!("{many}/tags"), format!("{middle}/app"), format!("{last}/app")]
+        [
+            format!("{many}/tags"),
+            format!("{middle}/app"),
+            format!("{last}/app"),
+        ]
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        fs::metadata(self.dir.join("state").join(DATABASE)).unwrap().len()
+        fs::metadata(self.dir.join("state").join(DATABASE))
+            .unwrap()
+            .len()
     }
 
     async fn fill(&self) {
@@ -99,9 +105,12 @@ impl Made {
             "many" => REPOSITORY.to_owned(),
             other => format!("{other}/app"),
         });
-        let repositories: Vec<Repository> =
-            repositories.map(|it| Repository::parse(&it).unwrap()).collect();
-        let links = repositories.iter().flat_map(|it| [link(it, 0), link(it, 1)]);
+        let repositories: Vec<Repository> = repositories
+            .map(|it| Repository::parse(&it).unwrap())
+            .collect();
+        let links = repositories
+            .iter()
+            .flat_map(|it| [link(it, 0), link(it, 1)]);
         act_all(&catalogue, links).await;
         let puts = (0..self.manifests).map(|number| {
             let mut put = manifest(number);

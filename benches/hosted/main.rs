@@ -63,7 +63,11 @@ fn main() {
     );
     let program = Program::start(&made);
     println!("{:<52} {:>9.1} ms", "start", ms(program.ready));
-    println!("{:<52} {:>9} MiB", "resident after the start", program.peak_kib() >> 10);
+    println!(
+        "{:<52} {:>9} MiB",
+        "resident after the start",
+        program.peak_kib() >> 10
+    );
     lists(&made, &program, benchmark);
     pages(&made, &program, benchmark);
     let peak = program.peak_kib();
@@ -82,7 +86,12 @@ fn lists(made: &Made, program: &Program, benchmark: bool) {
     };
     let ends = made.tags - 100;
     for (what, from) in [("start", 0), ("middle", made.tags / 2), ("end", ends)] {
-        let text = ask(program, &format!("tags, n=100, at the {what}"), &tags(from), most);
+        let text = ask(
+            program,
+            &format!("tags, n=100, at the {what}"),
+            &tags(from),
+            most,
+        );
         let found: serde_json::Value = serde_json::from_str(&text).unwrap();
         let found = found["tags"].as_array().unwrap();
         assert_eq!(found.len(), 100);

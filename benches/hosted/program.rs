@@ -77,17 +77,21 @@ impl Program {
             command.env("ROADSTEAD_LOG", "warn").current_dir(&made.dir);
             command
         };
-        let mut adding = command()
-            .args(["user", "add", USER, "--password-stdin", "--config"])
-            .arg(&file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        adding.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
-        // It is there already after an earlier run.
-        adding.wait().unwrap();
+        let added = made.dir.join("added");
+        if !added.exists() {
+            let mut adding = command()
+                .args(["user", "add", USER, "--password-stdin", "--state-dir"])
+                .arg(made.dir.join("state"))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut input = adding.stdin.take().unwrap();
+            input.write_all(PASSWORD.as_bytes()).unwrap();
+            drop(input);
+            assert!(adding.wait().unwrap().success(), "the user is not added");
+            fs::write(added, "").unwrap();
+        }
         let before = Instant::now();
         let mut child = command()
             .args(["serve", "--config"])
@@ -167,11 +171,15 @@ impl Connection {
         self.stream.get_mut().write_all(request.as_bytes()).unwrap();
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert!(self.stream.read_line(&mut head).unwrap() > 0, "{path}: {head}");
+            assert!(
+                self.stream.read_line(&mut head).unwrap() > 0,
+                "{path}: {head}"
+            );
         }
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse().unwrap())
         });
         let mut body = vec![0; length.expect("a length")];
         self.stream.read_exact(&mut body).unwrap();
