@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `config` | what is configured |
 //! | `names` | which names are hosted |
+//! | `ranges` | which parts of a sorted list somebody may see something of |
 //! | `intake` | memory for the bodies of pushes |
 //! | `sessions` | uploads under way, and their bounds |
 //! | `uploads` | from the first byte of an upload to a blob of a repository |
@@ -39,6 +40,7 @@ mod manifests;
 mod names;
 mod removal;
 mod operator;
+mod ranges;
 mod sessions;
 mod shape;
 mod uploads;
@@ -62,6 +64,7 @@ pub use lists::{ReferrerPage, TagPage};
 pub use manifests::{ManifestWanted, Put, Served};
 pub use names::{Names, Place, check as check_namespace};
 pub use operator::Holdings;
+pub use ranges::NameRange;
 use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;

@@ -68,9 +68,10 @@ impl Hosted {
         search: Search,
     ) -> Result<Looked<TagRow>, HostedError> {
         let found = self.inner.catalogue.hosted_tag_page(repository, search);
-        match found.await? {
-            Found::This(page) => Ok(page),
-            Found::NoRepository | Found::Nothing => Err(Refused::NoRepository.into()),
+        if let Found::This(page) = found.await? {
+            Ok(page)
+        } else {
+            Err(Refused::NoRepository.into())
         }
     }
 }

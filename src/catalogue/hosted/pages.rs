@@ -30,6 +30,9 @@ pub struct Looked<T> {
     pub looked_at: usize,
 }
 
+/// A name that is before those of all repositories and namespaces, which begin with a letter or a digit.
+const FIRST: &str = "/";
+
 /// A search in a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
@@ -90,6 +93,10 @@ pub struct Queue {
 }
 
 impl Search {
+    fn behind(&self) -> &str {
+        FIRST.max(&self.after)
+    }
+
     fn finds(&self, name: &str) -> bool {
         let part = self.part.as_bytes();
         part.is_empty()
@@ -157,7 +164,7 @@ impl Catalogue {
         self.ask(move |from| {
             let sql = "SELECT name FROM hosted_namespaces WHERE name > ?1 ORDER BY name";
             let mut query = from.prepare_cached(sql)?;
-            let names = search.through(query.query_map([&search.after], |row| row.get(0))?)?;
+            let names = search.through(query.query_map([search.behind()], |row| row.get(0))?)?;
             let sql = "SELECT name, visibility, quota, sparse, created_ms, bytes FROM hosted_namespaces WHERE name = ?1";
             let mut query = from.prepare_cached(sql)?;
             names.with(|name| query.query_row([name], namespace).optional())
@@ -176,7 +183,7 @@ impl Catalogue {
         self.ask(move |from| {
             let sql = "SELECT path FROM hosted_repositories WHERE path > ?1 ORDER BY path";
             let mut query = from.prepare_cached(sql)?;
-            let names = search.through(query.query_map([&search.after], |row| row.get(0))?)?;
+            let names = search.through(query.query_map([search.behind()], |row| row.get(0))?)?;
             let sql = "SELECT created_ms, (SELECT count(*) FROM (SELECT 1 FROM hosted_tags WHERE repository = r.id LIMIT ?2))
                 FROM hosted_repositories r WHERE path = ?1";
             let mut query = from.prepare_cached(sql)?;
