@@ -1,6 +1,5 @@
 //! The real program on a catalogue, and somebody who asks it.
 
-use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -18,18 +17,13 @@ const PASSWORD: &str = "a password of the benchmark";
 /// `reader` with this password, as HTTP has it.
 const BASIC: &str = "Basic cmVhZGVyOmEgcGFzc3dvcmQgb2YgdGhlIGJlbmNobWFyaw==";
 
-/// The program, and connections to it that are kept.
+/// The program.
 pub(crate) struct Program {
     child: Child,
     /// Until the line that says that it listens.
     pub(crate) ready: Duration,
-    client: RefCell<Connection>,
-    admin: RefCell<Connection>,
-}
-
-struct Connection {
-    host: String,
-    stream: BufReader<TcpStream>,
+    client: String,
+    admin: String,
 }
 
 fn program() -> OsString {
@@ -106,25 +100,25 @@ impl Program {
         let ready = before.elapsed();
         let mut hosts = line.split("http://").skip(1).map(|it| {
             let end = it.find([' ', ')']).unwrap_or(it.len());
-            Connection::to(it[..end].trim())
+            it[..end].trim().to_owned()
         });
         let (client, admin) = (hosts.next().expect(&line), hosts.next().expect(&line));
         Self {
             child,
             ready,
-            client: RefCell::new(client),
-            admin: RefCell::new(admin),
+            client,
+            admin,
         }
     }
 
     /// An answer for a client, and how long it took.
     pub(crate) fn client(&self, path: &str) -> (Duration, String) {
-        self.client.borrow_mut().get(path)
+        get(&self.client, path)
     }
 
     /// An answer of the admin listener.
     pub(crate) fn admin(&self, path: &str) -> (Duration, String) {
-        self.admin.borrow_mut().get(path)
+        get(&self.admin, path)
     }
 
     /// The most that was ever resident.
@@ -149,43 +143,34 @@ impl Drop for Program {
     }
 }
 
-impl Connection {
-    fn to(host: &str) -> Self {
-        let stream = TcpStream::connect(host).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self {
-            host: host.to_owned(),
-            stream: BufReader::new(stream),
-        }
+/// Asks over a connection of its own, whose making is not counted: one that is kept may be closed meanwhile.
+fn get(host: &str, path: &str) -> (Duration, String) {
+    let stream = TcpStream::connect(host).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut stream = BufReader::new(stream);
+    // The admin listener takes the credentials of operators alone, and none from this machine.
+    let who = if path.starts_with("/v2/") {
+        format!("Authorization: {BASIC}\r\n")
+    } else {
+        String::new()
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{who}\r\n");
+    let before = Instant::now();
+    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read = stream.read_line(&mut head).unwrap();
+        assert!(read > 0, "{path}: {head}");
     }
-
-    fn get(&mut self, path: &str) -> (Duration, String) {
-        // The admin listener takes the credentials of operators alone, and none from this machine.
-        let who = if path.starts_with("/v2/") {
-            format!("Authorization: {BASIC}\r\n")
-        } else {
-            String::new()
-        };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{who}\r\n", self.host);
-        let before = Instant::now();
-        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert!(
-                self.stream.read_line(&mut head).unwrap() > 0,
-                "{path}: {head}"
-            );
-        }
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length")
-                .then(|| value.trim().parse().unwrap())
-        });
-        let mut body = vec![0; length.expect("a length")];
-        self.stream.read_exact(&mut body).unwrap();
-        let took = before.elapsed();
-        let body = String::from_utf8(body).unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}{body}");
-        (took, body)
-    }
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse().unwrap())
+    });
+    let mut body = vec![0; length.expect("a length")];
+    stream.read_exact(&mut body).unwrap();
+    let took = before.elapsed();
+    let body = String::from_utf8(body).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}{body}");
+    (took, body)
 }
