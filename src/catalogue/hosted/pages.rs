@@ -217,7 +217,7 @@ impl Catalogue {
                 let mut query = from.prepare_cached(sql)?;
                 let key = params![id, search.after];
                 let names = search.through(query.query_map(key, |row| row.get(0))?)?;
-                names.with(|name| tag(from, id, name)).map(Some)
+                names.with(|name| tag(from, id, &name)).map(Some)
             })
         })
         .await
@@ -245,7 +245,7 @@ impl Catalogue {
     }
 }
 
-fn tag(from: &Connection, repository: i64, name: String) -> rusqlite::Result<Option<TagRow>> {
+fn tag(from: &Connection, repository: i64, name: &str) -> rusqlite::Result<Option<TagRow>> {
     let sql = "SELECT m.id, m.digest, m.media_type, m.size, t.moved_ms, t.moved_by
         FROM hosted_tags t JOIN hosted_manifests m ON m.id = t.manifest WHERE t.repository = ?1 AND t.name = ?2";
     let mut query = from.prepare_cached(sql)?;
@@ -253,7 +253,7 @@ fn tag(from: &Connection, repository: i64, name: String) -> rusqlite::Result<Opt
         let (id, size): (i64, i64) = (row.get(0)?, row.get(3)?);
         let key: Vec<u8> = row.get(1)?;
         let tag = TagRow {
-            name: name.clone(),
+            name: name.to_owned(),
             digest: rows::digest(&key)?,
             media_type: row.get(2)?,
             bytes: AtLeast {
