@@ -32,8 +32,8 @@ async fn pages_show_namespaces_repositories_tags_uploads_and_the_queue() {
     let mirror = MirrorBuilder::secluded(&["docker.io"])
         .with(|config| {
             hosts(config, |hosted| {
-                hosted.namespaces[1].quota = Some(1_000_000)
-            })
+                hosted.namespaces[1].quota = Some(1_000_000);
+            });
         })
         .start()
         .await;
@@ -82,7 +82,7 @@ async fn pages_show_namespaces_repositories_tags_uploads_and_the_queue() {
 #[tokio::test]
 async fn an_index_has_the_size_of_its_images_and_a_blob_to_be_collected_is_counted() {
     let mirror = registry().start().await;
-    let layer = [3; 20_000];
+    let layer = vec![3; 20_000];
     let manifest = mirror.parts("team/app", &layer).await;
     let digest = sha256(manifest.as_bytes());
     let put = mirror.put("team/app", &digest, &manifest).await;
@@ -97,7 +97,7 @@ async fn an_index_has_the_size_of_its_images_and_a_blob_to_be_collected_is_count
     let tags = page(&mirror, "/hosted/tags?repository=team/app").await;
     let size = roadstead::format::size((index.len() + layer.len() + 2) as u64);
     assert!(tags.contains(&size), "{size}: {tags}");
-    mirror.blob("team/app", &[4; 30_000]).await;
+    mirror.blob("team/app", &vec![4; 30_000]).await;
     super::collect_after(&mirror, Duration::from_hours(25)).await;
     let home = page(&mirror, "/hosted").await;
     assert!(home.contains("30.0 kB"), "{home}");
