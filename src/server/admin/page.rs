@@ -34,9 +34,11 @@ use super::answer::{AdminBody, full};
 use super::api::DRAINING;
 use super::query::Query;
 use crate::clock::Clock;
-use crate::hosted::Hosted;
+use crate::hosted::{Hosted, HostedError, Search};
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
+use crate::oci::Repository;
+use crate::oci::name::NameError;
 use crate::server::describe::Describe;
 use crate::server::nodes::NodeDesk;
 use crate::server::visits::Visits;
@@ -107,6 +109,13 @@ struct PageError(StatusCode, String);
 
 impl From<InspectError> for PageError {
     fn from(error: InspectError) -> Self {
+        let error = super::error::AdminError::from(error);
+        Self(error.status, error.message().to_owned())
+    }
+}
+
+impl From<HostedError> for PageError {
+    fn from(error: HostedError) -> Self {
         let error = super::error::AdminError::from(error);
         Self(error.status, error.message().to_owned())
     }
@@ -197,9 +206,7 @@ impl Page {
             "/" => self.overview(head, query).await,
             "/images" => self.images(head, query).await,
             "/images/inspect" => self.inspect(head, query).await,
-            hosted::HOME | hosted::REPOSITORIES | hosted::TAGS => {
-                self.hosted_page(head, query).await
-            }
+            hosted::HOME | hosted::REPOSITORIES | hosted::TAGS => self.hosted(head, query).await,
             "/clients" => self.clients(head, query).await,
             "/configuration" => {
                 let text = self.described(|it| Some(it.configuration())).await;
@@ -296,6 +303,41 @@ impl Page {
             error,
         };
         Ok(html(status, &page))
+    }
+
+    async fn hosted(
+        &self,
+        head: &request::Parts,
+        mut query: Query,
+    ) -> Result<Response<Full<Bytes>>, PageError> {
+        let frame = Frame::new(head, Tab::Hosted);
+        let show = self.show(frame.language);
+        let Some(hosted) = &self.hosted else {
+            return Ok(html(StatusCode::OK, &hosted::Home::of_nothing(frame)));
+        };
+        let search = Search {
+            part: input(&mut query, "q").trim().to_owned(),
+            after: input(&mut query, "after"),
+            limit: hosted::ROWS_MAX,
+        };
+        Ok(match head.uri.path() {
+            hosted::HOME => {
+                let page = hosted::Home::of(hosted, frame, search, show);
+                html(StatusCode::OK, &page.await?)
+            }
+            hosted::REPOSITORIES => {
+                let page = hosted::Repositories::of(hosted, frame, search, show);
+                html(StatusCode::OK, &page.await?)
+            }
+            _ => {
+                let name = input(&mut query, "repository");
+                let wrong =
+                    |error: NameError| PageError(StatusCode::BAD_REQUEST, error.to_string());
+                let repository = Repository::parse(name.trim()).map_err(wrong)?;
+                let page = hosted::Tags::of(hosted, &repository, frame, search, show);
+                html(StatusCode::OK, &page.await?)
+            }
+        })
     }
 
     /// Asks what describes the process, which takes a while for a large configuration.

@@ -168,8 +168,8 @@ async fn a_token_pushes_and_pulls_in_its_scope_alone() {
     }
 }
 
-#[tokio::test]
-async fn a_catalog_of_three_of_many_namespaces_goes_on_page_by_page() {
+/// A registry of many namespaces, of some of which bob may pull something.
+async fn of_many_namespaces() -> Mirror {
     let builder = MirrorBuilder::secluded(&["docker.io"]);
     let users = htpasswd(builder.dir(), &["alice", "bob"]);
     let text = format!(
@@ -194,7 +194,7 @@ user = "bob"
 policies = ["some"]
 "#
     );
-    let mirror = builder
+    builder
         .with(|config| {
             config.access = access(&text);
             hosts(config, |hosted| {
@@ -206,7 +206,12 @@ policies = ["some"]
             });
         })
         .start()
-        .await;
+        .await
+}
+
+#[tokio::test]
+async fn a_catalog_of_three_of_many_namespaces_goes_on_page_by_page() {
+    let mirror = of_many_namespaces().await;
     for repository in [
         "n04/app",
         "n05/app",

@@ -75,7 +75,7 @@ impl Frame {
         let (current, title) = match tab {
             Tab::Overview => ("/", t.overview),
             Tab::Images => ("/images", t.images),
-            Tab::Hosted => (super::hosted::HOME, t.hosted),
+            Tab::Hosted => ("/hosted", t.hosted),
             Tab::Clients => ("/clients", t.clients),
             Tab::Configuration => ("/configuration", t.configuration),
             Tab::Nowhere => ("", t.error),
@@ -96,7 +96,7 @@ impl Frame {
         let all = [
             ("/", t.overview),
             ("/images", t.images),
-            (super::hosted::HOME, t.hosted),
+            ("/hosted", t.hosted),
             ("/clients", t.clients),
             ("/configuration", t.configuration),
         ];

@@ -1,8 +1,7 @@
 //! `/hosted`: what is hosted here, its repositories and their tags, uploads, and the garbage collector's queue.
 
-use super::frame::{Frame, Tab, html};
+use super::frame::Frame;
 use super::show::{self, Moment, Show};
-use super::{Page, PageError, input};
 use crate::clock::Timestamp;
 use crate::hosted::{
     AtLeast, Holdings, Hosted, HostedError, Looked, Namespace, RepositoryRow, Search, SessionInfo,
@@ -10,12 +9,7 @@ use crate::hosted::{
 };
 use crate::mirror::inspect::When;
 use crate::oci::Repository;
-use crate::server::admin::error::AdminError;
-use crate::server::admin::query::Query;
 use askama::Template;
-use bytes::Bytes;
-use http::{Response, StatusCode, request};
-use http_body_util::Full;
 use url::form_urlencoded;
 
 pub(super) const HOME: &str = "/hosted";
@@ -23,66 +17,10 @@ pub(super) const REPOSITORIES: &str = "/hosted/repositories";
 pub(super) const TAGS: &str = "/hosted/tags";
 
 /// Rows of a list on a page.
-const ROWS_MAX: usize = 50;
+pub(super) const ROWS_MAX: usize = 50;
 
 /// Uploads that are shown, the oldest: the API lists all.
 const UPLOADS_MAX: usize = 100;
-
-impl From<HostedError> for PageError {
-    fn from(error: HostedError) -> Self {
-        let error = AdminError::from(error);
-        Self(error.status, error.message().to_owned())
-    }
-}
-
-impl Page {
-    /// Answers for one of the paths.
-    pub(super) async fn hosted_page(
-        &self,
-        head: &request::Parts,
-        mut query: Query,
-    ) -> Result<Response<Full<Bytes>>, PageError> {
-        let frame = Frame::new(head, Tab::Hosted);
-        let show = self.show(frame.language);
-        let Some(hosted) = &self.hosted else {
-            return Ok(html(StatusCode::OK, &Home::of_nothing(frame)));
-        };
-        let text = input(&mut query, "q");
-        let search = Search {
-            part: text.trim().to_owned(),
-            after: input(&mut query, "after"),
-            limit: ROWS_MAX,
-        };
-        match head.uri.path() {
-            HOME => {
-                let page = Home::of(hosted, frame, search, show).await?;
-                Ok(html(StatusCode::OK, &page))
-            }
-            REPOSITORIES => {
-                let found = hosted.repository_page(search.clone()).await?;
-                let page = Repositories {
-                    rows: found.rows.iter().map(|it| Row::of(it, show)).collect(),
-                    list: List::of(REPOSITORIES, None, &search, &found),
-                    frame,
-                };
-                Ok(html(StatusCode::OK, &page))
-            }
-            _ => {
-                let name = input(&mut query, "repository");
-                let repository = Repository::parse(name.trim())
-                    .map_err(|error| PageError(StatusCode::BAD_REQUEST, error.to_string()))?;
-                let found = hosted.tag_page(&repository, search.clone()).await?;
-                let page = Tags {
-                    rows: found.rows.iter().map(|it| TagLine::of(it, show)).collect(),
-                    list: List::of(TAGS, Some(repository.as_str()), &search, &found),
-                    repository: repository.to_string(),
-                    frame,
-                };
-                Ok(html(StatusCode::OK, &page))
-            }
-        }
-    }
-}
 
 /// A list that is searched and goes on page by page.
 struct List {
@@ -130,7 +68,7 @@ fn link<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a str, Option<&'a str
 /// The page of all that is hosted.
 #[derive(Template)]
 #[template(path = "hosted.html")]
-struct Home {
+pub(super) struct Home {
     frame: Frame,
     is_on: bool,
     trouble: String,
@@ -151,7 +89,8 @@ struct Card {
 }
 
 impl Home {
-    fn of_nothing(frame: Frame) -> Self {
+    /// The page of a process that hosts nothing.
+    pub(super) fn of_nothing(frame: Frame) -> Self {
         Self {
             frame,
             is_on: false,
@@ -168,12 +107,13 @@ impl Home {
         }
     }
 
-    async fn of(
+    /// The page of what is hosted, with some namespaces.
+    pub(super) async fn of(
         hosted: &Hosted,
         frame: Frame,
         search: Search,
         show: Show,
-    ) -> Result<Self, PageError> {
+    ) -> Result<Self, HostedError> {
         let holdings = hosted.holdings().await?;
         let found = hosted.namespace_page(search.clone()).await?;
         let mut sessions = hosted.sessions();
@@ -325,10 +265,27 @@ impl UploadLine {
 /// The page of repositories.
 #[derive(Template)]
 #[template(path = "repositories.html")]
-struct Repositories {
+pub(super) struct Repositories {
     frame: Frame,
     list: List,
     rows: Vec<Row>,
+}
+
+impl Repositories {
+    /// The page of some repositories.
+    pub(super) async fn of(
+        hosted: &Hosted,
+        frame: Frame,
+        search: Search,
+        show: Show,
+    ) -> Result<Self, HostedError> {
+        let found = hosted.repository_page(search.clone()).await?;
+        Ok(Self {
+            rows: found.rows.iter().map(|it| Row::of(it, show)).collect(),
+            list: List::of(REPOSITORIES, None, &search, &found),
+            frame,
+        })
+    }
 }
 
 struct Row {
@@ -352,11 +309,30 @@ impl Row {
 /// The page of a repository's tags.
 #[derive(Template)]
 #[template(path = "tags.html")]
-struct Tags {
+pub(super) struct Tags {
     frame: Frame,
     repository: String,
     list: List,
     rows: Vec<TagLine>,
+}
+
+impl Tags {
+    /// The page of some tags of a repository.
+    pub(super) async fn of(
+        hosted: &Hosted,
+        repository: &Repository,
+        frame: Frame,
+        search: Search,
+        show: Show,
+    ) -> Result<Self, HostedError> {
+        let found = hosted.tag_page(repository, search.clone()).await?;
+        Ok(Self {
+            rows: found.rows.iter().map(|it| TagLine::of(it, show)).collect(),
+            list: List::of(TAGS, Some(repository.as_str()), &search, &found),
+            repository: repository.to_string(),
+            frame,
+        })
+    }
 }
 
 struct TagLine {
