@@ -38,9 +38,9 @@ mod intake;
 mod lists;
 mod manifests;
 mod names;
-mod removal;
 mod operator;
 mod ranges;
+mod removal;
 mod sessions;
 mod shape;
 mod uploads;
@@ -73,7 +73,8 @@ use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
 pub use crate::catalogue::hosted::{
-    AtLeast, Condition, DeletedRow, EventRow, Looked, Namespace, NamespaceWanted, Queue, Refused, RepositoryRow, Search, TagMove, TagRow, Visibility,
+    AtLeast, Condition, DeletedRow, EventRow, Looked, Namespace, NamespaceWanted, Queue, Refused,
+    RepositoryRow, Search, TagMove, TagRow, Visibility,
 };
 use crate::clock::Clock;
 use crate::oci::Digest;

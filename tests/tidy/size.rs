@@ -16,7 +16,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("cluster", 1_500),
     ("commands", 16_300),
     ("config", 6_750),
-    ("hosted", 2_500),
+    ("hosted", 2_800),
     ("mirror", 13_300),
     ("net", 3_300),
     ("oci", 2_950),
