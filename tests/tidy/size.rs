@@ -22,7 +22,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("oci", 2_950),
     ("otlp", 750),
     ("root", 2_550),
-    ("server", 14_700),
+    ("server", 14_900),
     ("store", 12_600),
     ("telemetry", 3_400),
     ("tier", 2_450),
