@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `config` | what is configured |
 //! | `names` | which names are hosted |
+//! | `ranges` | which parts of a sorted list somebody may see something of |
 //! | `intake` | memory for the bodies of pushes |
 //! | `sessions` | uploads under way, and their bounds |
 //! | `uploads` | from the first byte of an upload to a blob of a repository |
@@ -16,6 +17,7 @@
 //! | `shape` | the fields that a manifest must have |
 //! | `lists` | tags, repositories, referrers |
 //! | `surveys` | lists for an operator, and the names that he writes |
+//! | `operator` | what an operator's pages show |
 //! | `caches` | what was read from the catalogue, for those who ask again |
 //! | `removal` | whole repositories and namespaces: deleted, and restored |
 //! | `expire` | tags that go by a rule |
@@ -37,6 +39,8 @@ mod intake;
 mod lists;
 mod manifests;
 mod names;
+mod operator;
+mod ranges;
 mod removal;
 mod sessions;
 mod shape;
@@ -61,6 +65,8 @@ pub use intake::Share;
 pub use lists::{ReferrerPage, TagPage};
 pub use manifests::{ManifestWanted, Put, Served};
 pub use names::{Names, Place, check as check_namespace};
+pub use operator::Holdings;
+pub use ranges::NameRange;
 use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;
@@ -70,7 +76,8 @@ pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
 pub use crate::catalogue::hosted::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
 pub use crate::catalogue::hosted::{
-    Condition, DeletedRow, EventRow, Namespace, NamespaceWanted, Refused, TagMove, Visibility,
+    AtLeast, Condition, DeletedRow, EventRow, Looked, Namespace, NamespaceWanted, Queue, Refused,
+    RepositoryRow, Search, TagMove, TagRow, Visibility,
 };
 use crate::clock::Clock;
 use crate::oci::Digest;

@@ -1,4 +1,4 @@
-"""traffic.py REGISTRY MIRROR: puts two new images into the registry, and pulls them and others through the mirror."""
+"""traffic.py REGISTRY MIRROR: puts two new images into the registry, and pulls them and others through the mirror; pushes one to it."""
 
 import concurrent.futures
 import hashlib
@@ -20,22 +20,22 @@ def request(host, method, path, body=None, headers=None):
     return answer.status, dict(answer.getheaders()), content
 
 
-def push_blob(repository, content):
+def push_blob(repository, content, registry=REGISTRY):
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    status, headers, _ = request(REGISTRY, "POST", f"/v2/{repository}/blobs/uploads/")
+    status, headers, _ = request(registry, "POST", f"/v2/{repository}/blobs/uploads/")
     assert status == 202, status
-    place = headers["Location"].split(REGISTRY, 1)[-1]
+    place = {name.lower(): value for name, value in headers.items()}["location"].split(registry, 1)[-1]
     separator = "&" if "?" in place else "?"
     status, _, text = request(
-        REGISTRY, "PUT", f"{place}{separator}digest={digest}", content, {"Content-Type": "application/octet-stream"}
+        registry, "PUT", f"{place}{separator}digest={digest}", content, {"Content-Type": "application/octet-stream"}
     )
     assert status == 201, text
     return {"digest": digest, "size": len(content)}
 
 
-def push_image(repository, tag):
-    config = push_blob(repository, json.dumps({"architecture": "amd64", "os": "linux", "tag": tag}).encode())
-    layers = [push_blob(repository, os.urandom(400_000)) for _ in range(3)]
+def push_image(repository, tag, registry=REGISTRY):
+    config = push_blob(repository, json.dumps({"architecture": "amd64", "os": "linux", "tag": tag}).encode(), registry)
+    layers = [push_blob(repository, os.urandom(400_000), registry) for _ in range(3)]
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -43,7 +43,7 @@ def push_image(repository, tag):
         "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", **layer} for layer in layers],
     }
     path = f"/v2/{repository}/manifests/{tag}"
-    status, _, text = request(REGISTRY, "PUT", path, json.dumps(manifest).encode(), {"Content-Type": MANIFEST})
+    status, _, text = request(registry, "PUT", path, json.dumps(manifest).encode(), {"Content-Type": MANIFEST})
     assert status == 201, text
 
 
@@ -64,10 +64,14 @@ with concurrent.futures.ThreadPoolExecutor(8) as pool:
     # Four clients at once, and then again: misses, joined transfers and hits.
     for _ in range(2):
         list(pool.map(lambda image: pull(*image), images * 4))
+push_image("pushed/app", tag, MIRROR)
+pull("pushed/app", tag)
+# An upload that nobody goes on with.
+assert request(MIRROR, "POST", "/v2/pushed/app/blobs/uploads/")[0] == 202
 statuses = [request(MIRROR, "GET", path)[0] for path in (
     "/v2/library/one/manifests/missing",
     "/v2/x/manifests/1?ns=unknown.example",
     "/v2/x/manifests/NOT%20VALID",
     *["/v2/down.example/x/manifests/1"] * 6,
 )]
-print(f"pulled {len(images)} images 8 times; other answers: {statuses}")
+print(f"pulled {len(images)} images 8 times, pushed one; other answers: {statuses}")

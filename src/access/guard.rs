@@ -351,6 +351,17 @@ impl Guard {
                 .reaches(who, Action::Pull, Resource::mirror(upstream, "").as_str())
     }
 
+    /// The beginnings of names of resources of which somebody may perhaps pull something.
+    #[must_use]
+    pub fn beginnings(&self, who: &Principal) -> Vec<String> {
+        let active = self.inner.active.load();
+        if active.config.enforcement == Enforcement::Warn {
+            return vec![String::new()];
+        }
+        let all = active.rules.beginnings(who, Action::Pull);
+        all.into_iter().map(str::to_owned).collect()
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {

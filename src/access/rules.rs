@@ -222,6 +222,21 @@ impl Rules {
         })
     }
 
+    /// The beginnings of all names of which some statement may allow somebody something; an empty one means any name.
+    #[must_use]
+    pub fn beginnings(&self, who: &Principal, action: Action) -> Vec<&str> {
+        if (!self.has_statements && who.policies.is_empty()) || who.kind == Kind::Operator {
+            let may_enter = self.mode == Mode::Open || !who.is_anonymous();
+            return may_enter.then_some("").into_iter().collect();
+        }
+        let policies = self.of(who).filter_map(|number| self.policies.get(number));
+        let statements = policies.flat_map(|compiled| &compiled.policy.statements);
+        let allowing = statements
+            .filter(|it| it.effect == Effect::Allow && it.actions.contains(action))
+            .flat_map(|it| &it.resources);
+        allowing.map(super::Pattern::literal).collect()
+    }
+
     /// The policies of somebody.
     fn of<'a>(&'a self, who: &'a Principal) -> impl Iterator<Item = usize> + Clone + use<'a> {
         let own = who.policies.iter();

@@ -14,6 +14,7 @@
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
 //! | `surveys` | lists for an operator |
+//! | `pages` | what is read for an operator's pages |
 
 mod acts;
 mod collect;
@@ -21,6 +22,7 @@ mod deletes;
 mod events;
 mod expire;
 mod manifests;
+mod pages;
 mod queries;
 mod removal;
 mod rows;
@@ -34,6 +36,9 @@ use rusqlite::Connection;
 
 pub use events::{EventRow, Events, TagMove};
 pub use expire::TagPush;
+pub use pages::{
+    AtLeast, COUNTED_MAX, LOOKED_AT_MAX, Looked, Queue, RepositoryRow, Search, TagRow,
+};
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 pub use removal::DeletedRow;
 pub use surveys::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};

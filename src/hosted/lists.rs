@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Hosted, HostedError};
+use super::{Hosted, HostedError, NameRange};
 use crate::catalogue::hosted::{Found, ReferrerRow, Refused};
 use crate::oci::referrer::{self, Entry};
 use crate::oci::{Digest, Reference, Repository, Tag};
@@ -55,18 +55,20 @@ impl Hosted {
         Ok(TagPage { tags, more })
     }
 
-    /// Repositories that have a manifest, after `after`.
+    /// Repositories that have a manifest, of these parts of the sorted list of all.
     ///
     /// # Errors
     /// [`HostedError`].
     pub async fn repositories(
         &self,
-        after: Option<&str>,
+        ranges: &[NameRange],
         limit: usize,
     ) -> Result<Vec<Repository>, HostedError> {
         let catalogue = &self.inner.catalogue;
+        let parts = ranges.iter().map(|it| (it.from.clone(), it.to.clone()));
+        let parts: Vec<_> = parts.collect();
         let limit = limit.min(PAGE_MAX);
-        Ok(catalogue.hosted_repositories(after, limit).await?)
+        Ok(catalogue.hosted_repositories_in(parts, limit).await?)
     }
 
     /// Manifests that refer to a digest, of one type or all, behind the one with this number; with those that a client

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use super::error::HostedError;
+use super::ranges::{NameRange, Ordered};
 use super::{Config, Fall, Namespace, NamespaceWanted, Overlay};
 use crate::oci::Repository;
 use crate::oci::name::NameError;
@@ -25,6 +26,8 @@ pub struct Names {
     are_known: AtomicBool,
     hosts: ArcSwap<Vec<String>>,
     overlays: ArcSwap<Vec<Overlay>>,
+    /// The beginnings of the names of hosted repositories, sorted.
+    ordered: ArcSwap<Ordered>,
 }
 
 /// The place that a name means.
@@ -71,12 +74,14 @@ impl Names {
             are_known: AtomicBool::new(false),
             hosts: ArcSwap::default(),
             overlays: ArcSwap::default(),
+            ordered: ArcSwap::default(),
         };
         names.replace(config);
         // Until the catalogue has been read, those of the file are there.
         let declared = config.namespaces.iter();
         let declared = declared.map(|it| (it.name.clone(), it.clone()));
         names.known.store(Arc::new(declared.collect()));
+        names.order();
         names
     }
 
@@ -92,7 +97,20 @@ impl Names {
             .into_iter()
             .map(|it| (it.wanted.name.clone(), it.wanted));
         self.known.store(Arc::new(all.collect()));
+        self.order();
         self.are_known.store(true, Ordering::Release);
+    }
+
+    fn order(&self) {
+        self.ordered
+            .store(Arc::new(Ordered::of(self.known.load().values())));
+    }
+
+    /// The parts of a sorted list of repositories in which somebody may see something: names begin with one of these,
+    /// and are of a public namespace, or `with_private`.
+    #[must_use]
+    pub fn ranges(&self, beginnings: &[String], with_private: bool) -> Vec<NameRange> {
+        self.ordered.load().ranges(beginnings, with_private)
     }
 
     /// True if all namespaces are known.

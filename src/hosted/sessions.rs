@@ -34,6 +34,9 @@ struct Note {
     owner: String,
     client: IpAddr,
     sha512: bool,
+    /// When it was begun; not in notes of 0.1.
+    #[serde(default)]
+    begun: Option<Timestamp>,
 }
 
 /// An upload.
@@ -47,6 +50,8 @@ pub struct Session {
     pub owner: String,
     /// The client's address, which it counts for.
     pub client: IpAddr,
+    /// When it was begun.
+    begun: Timestamp,
     /// The algorithm that it is hashed with as it comes.
     pub(super) algorithm: Algorithm,
     /// The length that was found at the start, of one that an earlier process has left.
@@ -70,6 +75,10 @@ pub struct SessionInfo {
     pub repository: String,
     /// Whoever has begun it.
     pub owner: String,
+    /// The address that it comes from.
+    pub client: IpAddr,
+    /// When it was begun.
+    pub begun: Timestamp,
     /// Bytes that have come.
     pub bytes: u64,
     /// When the last of them came.
@@ -99,6 +108,7 @@ impl Session {
             repository: repository.clone(),
             owner: owner.to_owned(),
             client,
+            begun: now,
             algorithm,
             found: None,
             upload: tokio::sync::OnceCell::new(),
@@ -116,6 +126,7 @@ impl Session {
             repository: Repository::parse(&note.repository).ok()?,
             owner: note.owner,
             client: note.client,
+            begun: note.begun.unwrap_or(left.modified),
             algorithm: if note.sha512 {
                 Algorithm::Sha512
             } else {
@@ -136,6 +147,7 @@ impl Session {
             owner: self.owner.clone(),
             client: self.client,
             sha512: self.algorithm == Algorithm::Sha512,
+            begun: Some(self.begun),
         };
         serde_json::to_vec(&note).unwrap_or_default()
     }
@@ -183,6 +195,8 @@ impl Session {
             id: self.id.clone(),
             repository: self.repository.to_string(),
             owner: self.owner.clone(),
+            client: self.client,
+            begun: self.begun,
             bytes: self.length(),
             last: self.last(),
         }

@@ -113,7 +113,8 @@ impl Admin {
                 visits.clone(),
                 desk.clone(),
                 stop.clone(),
-            ),
+            )
+            .with_hosted(hosted.clone()),
             api: AdminApi::of_server(mirror.clone(), stop.clone()),
             mirror,
             people: PeopleApi::new(guard),

@@ -13,6 +13,7 @@ mod killed;
 mod manifests;
 mod mounts;
 mod names;
+mod pages;
 mod push;
 mod removal;
 mod search;

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { push } from './push.mjs';
 import { MIB, Registry } from './registry.mjs';
 
 const { BINARY, WORK, MODULES, PICTURES } = process.env;
@@ -19,6 +20,13 @@ const PAGES = {
   clients: '/clients?server=https://mirror.example:5000',
   configuration: '/configuration',
   missing: '/images/inspect?image=docker.io/library/nothing:1',
+  nothing: '/hosted',
+};
+// Of the one that hosts: a node of a cluster does not.
+const HOSTED_PAGES = {
+  hosted: '/hosted',
+  repositories: '/hosted/repositories?q=team',
+  tags: '/hosted/tags?repository=team/app',
 };
 
 let passed = 0;
@@ -77,22 +85,51 @@ endpoints = ["http://127.0.0.1:1"]
 username = "robot"
 password = "hunter2-password"
 `);
-const server = spawn(BINARY, ['serve', '--config', `${WORK}/roadstead.toml`], {
-  stdio: ['ignore', 'pipe', openSync(`${WORK}/roadstead.log`, 'w')], env: { ...process.env, HOME: WORK },
-});
-// However this ends, nothing of it goes on.
-process.on('exit', () => server.kill('SIGKILL'));
+writeFileSync(`${WORK}/hosting.toml`, `
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+[cache]
+dir = "${WORK}/hosting-cache"
+max_size = "100MB"
+[state]
+dir = "${WORK}/hosting-state"
+[log]
+level = "warn"
+[hosted]
+enabled = true
+max_size = "2GB"
+[[hosted.namespace]]
+name = "team"
+visibility = "public"
+quota = "100MB"
+[[hosted.namespace]]
+name = "secret"
+[upstream."docker.io"]
+endpoints = ["${hubUrl}"]
+default = true
+`);
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
-const ready = await new Promise((resolve, reject) => {
-  let text = '';
-  server.stdout.on('data', (data) => {
-    text += data;
-    const found = /listening on (http:\/\/\S+) \(admin (http:\/\/\S+)\)/.exec(text);
-    if (found) resolve(found);
+// The addresses for clients and for operators.
+const serve = async (name) => {
+  const server = spawn(BINARY, ['serve', '--config', `${WORK}/${name}.toml`], {
+    stdio: ['ignore', 'pipe', openSync(`${WORK}/${name}.log`, 'w')], env: { ...process.env, HOME: WORK },
   });
-  server.on('exit', (code) => reject(new Error(`roadstead ended with ${code}`)));
-});
-const [, clientUrl, adminUrl] = ready;
+  // However this ends, nothing of it goes on.
+  process.on('exit', () => server.kill('SIGKILL'));
+  const ready = await new Promise((resolve, reject) => {
+    let text = '';
+    server.stdout.on('data', (data) => {
+      text += data;
+      const found = /listening on (http:\/\/\S+) \(admin (http:\/\/\S+)\)/.exec(text);
+      if (found) resolve(found);
+    });
+    server.on('exit', (code) => reject(new Error(`${name} ended with ${code}`)));
+  });
+  return ready.slice(1);
+};
+const [clientUrl, adminUrl] = await serve('roadstead');
+const [hostingUrl, hostingAdminUrl] = await serve('hosting');
 
 const get = async (path, query) => {
   const answer = await fetch(`${clientUrl}${path}?ns=${query}`, { headers: { 'user-agent': 'containerd/2.1.4' } });
@@ -103,6 +140,8 @@ const pull = async (upstream, repository, tag) => {
   const manifest = JSON.parse(await get(`/v2/${repository}/manifests/${index.manifests[0].digest}`, upstream));
   for (const part of [manifest.config, ...manifest.layers]) await get(`/v2/${repository}/blobs/${part.digest}`, upstream);
 };
+
+await push(hostingUrl);
 
 const until = Date.now() + trafficSeconds * 1000;
 for (let round = 0; round === 0 || Date.now() < until; round += 1) {
@@ -133,13 +172,14 @@ const open = async (options) => {
   page.on('pageerror', (error) => page.complaints.push(`error: ${error.message}`));
   page.on('request', (request) => {
     const url = request.url();
-    if (!url.startsWith(adminUrl) && !url.startsWith('data:')) page.complaints.push(`asked ${url}`);
+    const isOurs = url.startsWith(adminUrl) || url.startsWith(hostingAdminUrl);
+    if (!isOurs && !url.startsWith('data:')) page.complaints.push(`asked ${url}`);
   });
   return page;
 };
-const visit = async (page, path) => {
+const visit = async (page, path, at = adminUrl) => {
   page.expectsError = path === PAGES.missing;
-  await page.goto(adminUrl + path);
+  await page.goto(at + path);
   if (path.split('?')[0] === '/') await page.waitForSelector('#live.on');
 };
 
@@ -161,7 +201,7 @@ const overflow = (page) => page.evaluate(() => {
 // Tab reaches everything that can be used, in the order of the document, and each shows that it has the focus.
 const keyboard = async (page) => {
   const wanted = await page.evaluate(() => {
-    const all = document.querySelectorAll('a[href], button, input, summary, pre[tabindex="0"]');
+    const all = document.querySelectorAll('a[href], button, input:not([type="hidden"]), summary, pre[tabindex="0"]');
     return [...all].filter((it) => it.checkVisibility()).length;
   });
   await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
@@ -190,9 +230,11 @@ for (const locale of ['en-GB', 'zh-CN']) {
   for (const colorScheme of ['light', 'dark']) {
     for (const [size, width] of Object.entries(WIDTHS)) {
       const page = await open({ locale, colorScheme, viewport: { width, height: 900 }, deviceScaleFactor: 1 });
-      for (const [name, path] of Object.entries(PAGES)) {
+      const pages = Object.entries(PAGES).map(([name, path]) => [name, path, adminUrl]);
+      const hosted = Object.entries(HOSTED_PAGES).map(([name, path]) => [name, path, hostingAdminUrl]);
+      for (const [name, path, at] of [...pages, ...hosted]) {
         const title = `${name} ${locale.slice(0, 2)} ${colorScheme} ${size}`;
-        await visit(page, path);
+        await visit(page, path, at);
         check(`${title}: no console error, no foreign request`, page.complaints.splice(0));
         check(`${title}: fits`, await overflow(page));
         check(`${title}: axe`, await violations(page));
@@ -239,6 +281,20 @@ check('an image says who shares its layers', text.includes('ghcr.io/org/app') ? 
 await page.goto(`${adminUrl}/configuration`);
 const toml = await page.textContent('pre');
 check('secrets are masked', toml.includes('robot') && !toml.includes('hunter2') ? '' : toml);
+await page.goto(`${hostingAdminUrl}/hosted`);
+await page.click('#main a[href="/hosted/repositories"]');
+await page.fill('#q', 'TEAM/A');
+await page.keyboard.press('Enter');
+await page.waitForURL('**/hosted/repositories?q=TEAM%2FA');
+await page.click('tbody a');
+await page.waitForURL('**/hosted/tags?repository=team%2Fapp');
+await page.click('[rel=next]');
+check('tags go on behind the first page', (await page.locator('tbody tr').count()) === 10 ? '' : page.url());
+await page.fill('#q', 'V1.07');
+await page.click('button');
+const found = await page.locator('tbody th').allTextContents();
+check('the search of tags finds, and stays in its repository', found.join() === 'v1.07' ? '' : [page.url(), ...found]);
+await page.goto(`${adminUrl}/configuration`);
 await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
 await page.click('.copy');
 const copied = await page.evaluate(() => navigator.clipboard.readText());

@@ -283,3 +283,48 @@ fn names_of_policies_are_checked() {
     assert_eq!(rules.unwrap_err(), RulesError::Unknown("x".to_owned()));
     assert!(Actions::NONE.is_empty());
 }
+
+#[test]
+fn what_may_be_pulled_begins_as_some_statement_says() {
+    let allow = |resources: &[&str]| statement(Effect::Allow, &[Action::Pull], resources);
+    let policies = vec![
+        policy("some", vec![allow(&["repository/a/*", "repository/b*"])]),
+        policy("inner", vec![allow(&["repository/*/app", "mirror/x/*"])]),
+        policy(
+            "push",
+            vec![
+                statement(Effect::Allow, &[Action::Push], &["repository/c/*"]),
+                statement(Effect::Deny, &[Action::Pull], &["repository/d/*"]),
+            ],
+        ),
+    ];
+    let attachments = [
+        attach(Subject::User("one".into()), &["some", "push"]),
+        attach(Subject::User("two".into()), &["inner"]),
+        attach(Subject::User("all".into()), &["admin"]),
+    ];
+    let rules = Rules::new(Mode::Identified, policies, &attachments).unwrap();
+    let repositories = ["a/app", "a/x", "b/app", "bb/x", "c/app", "c/x", "d/app"];
+    for user in ["one", "two", "all", "nobody"] {
+        let who = Principal::user(user);
+        let beginnings = rules.beginnings(&who, Action::Pull);
+        for name in repositories {
+            let resource = Resource::repository(name);
+            let is_allowed = rules.decide(&who, Action::Pull, &resource, &at(None));
+            let is_reached = beginnings
+                .iter()
+                .any(|it| resource.as_str().starts_with(it));
+            assert!(!is_allowed.is_allowed() || is_reached, "{user} {name}");
+        }
+    }
+    let one = rules.beginnings(&Principal::user("one"), Action::Pull);
+    assert_eq!(one, ["repository/a/", "repository/b"]);
+    let open = Rules::open();
+    assert_eq!(open.beginnings(&Principal::anonymous(), Action::Pull), [""]);
+    let closed = Rules::new(Mode::Identified, Vec::new(), &[]).unwrap();
+    assert!(
+        closed
+            .beginnings(&Principal::anonymous(), Action::Pull)
+            .is_empty()
+    );
+}

@@ -175,6 +175,37 @@ impl Catalogue {
         .await
     }
 
+    /// Repositories that have a manifest, in these parts of the list of all: from a name to before another. The parts are
+    /// sorted, and no two have a name in common.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_repositories_in(
+        &self,
+        parts: Vec<(String, String)>,
+        limit: usize,
+    ) -> Result<Vec<Repository>, CatalogueError> {
+        self.ask(move |from| {
+            let sql = "SELECT path FROM hosted_repositories r WHERE path >= ?1 AND path < ?2
+                AND EXISTS (SELECT 1 FROM hosted_manifests m WHERE m.repository = r.id AND m.deleted_ms IS NULL)
+                ORDER BY path LIMIT ?3";
+            let mut query = from.prepare_cached(sql)?;
+            let mut found = Vec::new();
+            for (first, end) in parts {
+                let left = page(limit.saturating_sub(found.len()));
+                let paths = query.query_map(params![first, end, left], |row| row.get::<_, String>(0))?;
+                for path in paths {
+                    found.extend(Repository::parse(&path?).ok());
+                }
+                if found.len() >= limit {
+                    break;
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Repositories after `after`, sorted by name.
     ///
     /// # Errors
@@ -386,7 +417,7 @@ pub(super) fn in_repository<T>(
     })
 }
 
-fn namespace(row: &Row<'_>) -> rusqlite::Result<Namespace> {
+pub(super) fn namespace(row: &Row<'_>) -> rusqlite::Result<Namespace> {
     let visibility: String = row.get(1)?;
     let quota: Option<i64> = row.get(2)?;
     Ok(Namespace {

@@ -5,6 +5,7 @@
 //! | `frame` | what all pages have, and the headers that keep them to themselves |
 //! | `overview`, `sections`, `rows` | how the mirror is |
 //! | `images`, `inspected` | what the cache has |
+//! | `hosted` | what is hosted here |
 //! | `configuration` | the configuration, clients and their files |
 //! | `history`, `chart`, `charts` | the last hour and week |
 //! | `events` | changes of the overview, as they come |
@@ -19,6 +20,7 @@ mod escape;
 mod events;
 mod frame;
 mod history;
+mod hosted;
 mod images;
 mod inspected;
 mod language;
@@ -32,8 +34,11 @@ use super::answer::{AdminBody, full};
 use super::api::DRAINING;
 use super::query::Query;
 use crate::clock::Clock;
+use crate::hosted::{Hosted, HostedError, Search};
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
+use crate::oci::Repository;
+use crate::oci::name::NameError;
 use crate::server::describe::Describe;
 use crate::server::nodes::NodeDesk;
 use crate::server::visits::Visits;
@@ -72,10 +77,13 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const INPUT_CHARACTERS_MAX: usize = 512;
 
 /// The pages' paths.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 9] = [
     "/",
     "/images",
     "/images/inspect",
+    hosted::HOME,
+    hosted::REPOSITORIES,
+    hosted::TAGS,
     "/clients",
     "/configuration",
     "/events",
@@ -90,6 +98,7 @@ pub(super) struct Page {
     describe: Arc<dyn Describe>,
     visits: Visits,
     desk: Option<NodeDesk>,
+    hosted: Option<Hosted>,
     history: Mutex<History>,
     events: Events,
     stop: CancellationToken,
@@ -100,6 +109,13 @@ struct PageError(StatusCode, String);
 
 impl From<InspectError> for PageError {
     fn from(error: InspectError) -> Self {
+        let error = super::error::AdminError::from(error);
+        Self(error.status, error.message().to_owned())
+    }
+}
+
+impl From<HostedError> for PageError {
+    fn from(error: HostedError) -> Self {
         let error = super::error::AdminError::from(error);
         Self(error.status, error.message().to_owned())
     }
@@ -123,10 +139,16 @@ impl Page {
             describe,
             visits,
             desk,
+            hosted: None,
             history: Mutex::default(),
             events: Events::new(stop.clone()),
             stop,
         }
+    }
+
+    /// With what is hosted.
+    pub(super) fn with_hosted(self, hosted: Option<Hosted>) -> Self {
+        Self { hosted, ..self }
     }
 
     /// True if a path is a page's.
@@ -184,6 +206,7 @@ impl Page {
             "/" => self.overview(head, query).await,
             "/images" => self.images(head, query).await,
             "/images/inspect" => self.inspect(head, query).await,
+            hosted::HOME | hosted::REPOSITORIES | hosted::TAGS => self.hosted(head, query).await,
             "/clients" => self.clients(head, query).await,
             "/configuration" => {
                 let text = self.described(|it| Some(it.configuration())).await;
@@ -280,6 +303,41 @@ impl Page {
             error,
         };
         Ok(html(status, &page))
+    }
+
+    async fn hosted(
+        &self,
+        head: &request::Parts,
+        mut query: Query,
+    ) -> Result<Response<Full<Bytes>>, PageError> {
+        let frame = Frame::new(head, Tab::Hosted);
+        let show = self.show(frame.language);
+        let Some(hosted) = &self.hosted else {
+            return Ok(html(StatusCode::OK, &hosted::Home::of_nothing(frame)));
+        };
+        let search = Search {
+            part: input(&mut query, "q").trim().to_owned(),
+            after: input(&mut query, "after"),
+            limit: hosted::ROWS_MAX,
+        };
+        Ok(match head.uri.path() {
+            hosted::HOME => {
+                let page = hosted::Home::of(hosted, frame, search, show);
+                html(StatusCode::OK, &page.await?)
+            }
+            hosted::REPOSITORIES => {
+                let page = hosted::Repositories::of(hosted, frame, search, show);
+                html(StatusCode::OK, &page.await?)
+            }
+            _ => {
+                let name = input(&mut query, "repository");
+                let wrong =
+                    |error: NameError| PageError(StatusCode::BAD_REQUEST, error.to_string());
+                let repository = Repository::parse(name.trim()).map_err(wrong)?;
+                let page = hosted::Tags::of(hosted, &repository, frame, search, show);
+                html(StatusCode::OK, &page.await?)
+            }
+        })
     }
 
     /// Asks what describes the process, which takes a while for a large configuration.

@@ -3,7 +3,7 @@
 use super::arrival::Caller;
 use super::door::Visitor;
 use super::handler::Handler;
-use super::hosted::{catalog_page, sees};
+use super::hosted::{catalog_page, ranges, sees};
 use super::reply::Reply;
 use crate::mirror::Source;
 use crate::oci::link::NextPage;
@@ -62,7 +62,9 @@ impl Handler {
             self.mirror().lists().catalog(page, &sees_mirrored).await
         };
         let sees_hosted = |it: &Repository| sees(hosted, visitor, caller, request, it);
-        let (mut own, more_own) = catalog_page(hosted, page, limit, sees_hosted).await?;
+        let ranges = ranges(hosted, visitor, caller, request);
+        let own = catalog_page(hosted, page, limit, ranges, sees_hosted);
+        let (mut own, more_own) = own.await?;
         // Behind the last that one of them has shown the other may have some that are not known yet.
         if let (Some(last), true) = (all.last(), more.is_some()) {
             own.retain(|it| it <= last);

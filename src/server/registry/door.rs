@@ -20,6 +20,9 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The beginning of resources that are hosted repositories.
+const REPOSITORIES: &str = "repository/";
+
 /// The identification that a listener asks of its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Asks {
@@ -494,6 +497,18 @@ impl Visitor<'_> {
         self.door
             .guard
             .shows(&self.who, Action::Pull, resource, &self.at(None))
+    }
+
+    /// The beginnings of names of hosted repositories of which it may perhaps pull something.
+    pub(crate) fn beginnings(&self) -> Vec<String> {
+        let all = self.door.guard.beginnings(&self.who);
+        let hosted = all.into_iter().filter_map(|it| {
+            if REPOSITORIES.starts_with(&it) {
+                return Some(String::new());
+            }
+            it.strip_prefix(REPOSITORIES).map(str::to_owned)
+        });
+        hosted.collect()
     }
 
     /// The error of a name that leads nowhere, with those upstreams alone that the client may use.

@@ -16,7 +16,7 @@ use super::handler::Handler;
 use super::named::Named;
 use super::reply::Reply;
 use crate::access::{Action as Verb, Resource};
-use crate::hosted::{Fall, Hosted, HostedError, Refused, Visibility};
+use crate::hosted::{Fall, Hosted, HostedError, NameRange, Refused, Visibility};
 use crate::mirror::Source;
 use crate::oci::route::{Action, Route};
 use crate::oci::{Reference, Repository, UpstreamName};
@@ -314,6 +314,23 @@ pub(super) fn sees(
 /// True if this machine asks, and no web page that it shows.
 fn is_local(caller: &Caller<'_>, request: &Request<'_>, hosted: &Hosted) -> bool {
     caller.is_this_machine(request.head) && places::is_no_page(request.host, hosted.names())
+}
+
+/// The parts of a sorted list of hosted repositories of which [`sees`] may be true.
+pub(super) fn ranges(
+    hosted: &Hosted,
+    visitor: Option<&Visitor<'_>>,
+    caller: &Caller<'_>,
+    request: &Request<'_>,
+) -> Vec<NameRange> {
+    let names = hosted.names();
+    match visitor {
+        None => {
+            let with_private = caller.is_this_machine(request.head);
+            names.ranges(&[String::new()], with_private)
+        }
+        Some(visitor) => names.ranges(&visitor.beginnings(), !visitor.who.is_anonymous()),
+    }
 }
 
 fn accepted() -> Reply {

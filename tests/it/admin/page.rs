@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::json;
 use std::time::Duration;
 
-const PAGES: [&str; 4] = ["/", "/images", "/clients", "/configuration"];
+const PAGES: [&str; 5] = ["/", "/images", "/hosted", "/clients", "/configuration"];
 
 /// As many as may listen at once.
 const LISTENERS_MAX: usize = 16;

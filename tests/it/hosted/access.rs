@@ -167,3 +167,82 @@ async fn a_token_pushes_and_pulls_in_its_scope_alone() {
         assert_eq!(begun.status, expected, "{repository}");
     }
 }
+
+/// A registry of many namespaces, of some of which bob may pull something.
+async fn of_many_namespaces() -> Mirror {
+    let builder = MirrorBuilder::secluded(&["docker.io"]);
+    let users = htpasswd(builder.dir(), &["alice", "bob"]);
+    let text = format!(
+        r#"
+[access]
+htpasswd = {users:?}
+[[access.policy]]
+name = "some"
+[[access.policy.statement]]
+effect = "allow"
+actions = ["pull"]
+resources = ["repository/n05/*", "repository/n05-a/b*", "repository/n29/*"]
+[[access.policy.statement]]
+effect = "deny"
+actions = ["pull"]
+resources = ["repository/n05/secret"]
+[[access.attach]]
+user = "alice"
+policies = ["maintainer"]
+[[access.attach]]
+user = "bob"
+policies = ["some"]
+"#
+    );
+    builder
+        .with(|config| {
+            config.access = access(&text);
+            hosts(config, |hosted| {
+                let numbers = (0..30).map(|number| namespace(&format!("n{number:02}")));
+                hosted.namespaces = numbers.chain([namespace("n05-a")]).collect();
+                for namespace in &mut hosted.namespaces {
+                    namespace.visibility = Visibility::Private;
+                }
+            });
+        })
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_catalog_of_three_of_many_namespaces_goes_on_page_by_page() {
+    let mirror = of_many_namespaces().await;
+    for repository in [
+        "n04/app",
+        "n05/app",
+        "n05/secret",
+        "n05/z",
+        "n05-a/a",
+        "n05-a/b",
+        "n06/app",
+        "n29/app",
+    ] {
+        push(&mirror, "alice", repository).await;
+    }
+    let catalog = async |user: &str, path: &str| {
+        let answer = ask(&mirror, user, Method::GET, path, b"").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let found: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+        let link = answer.header("link").to_owned();
+        let next = link.split(['<', '>']).nth(1).unwrap_or_default();
+        (found["repositories"].clone(), next.to_owned())
+    };
+    let (all, next) = catalog("bob", "/v2/_catalog").await;
+    let expected = serde_json::json!(["n05-a/b", "n05/app", "n05/z", "n29/app"]);
+    assert_eq!((all, next), (expected.clone(), String::new()));
+    let mut paged = Vec::new();
+    let mut path = "/v2/_catalog?n=1".to_owned();
+    while !path.is_empty() {
+        let (some, next) = catalog("bob", &path).await;
+        paged.extend(some.as_array().unwrap().clone());
+        path = next;
+    }
+    assert_eq!(serde_json::Value::from(paged), expected);
+    let (all, _) = catalog("alice", "/v2/_catalog").await;
+    assert_eq!(all.as_array().unwrap().len(), 8);
+}

@@ -39,6 +39,7 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 pub(super) enum Tab {
     Overview,
     Images,
+    Hosted,
     Clients,
     Configuration,
     /// An error.
@@ -74,6 +75,7 @@ impl Frame {
         let (current, title) = match tab {
             Tab::Overview => ("/", t.overview),
             Tab::Images => ("/images", t.images),
+            Tab::Hosted => ("/hosted", t.hosted),
             Tab::Clients => ("/clients", t.clients),
             Tab::Configuration => ("/configuration", t.configuration),
             Tab::Nowhere => ("", t.error),
@@ -94,6 +96,7 @@ impl Frame {
         let all = [
             ("/", t.overview),
             ("/images", t.images),
+            ("/hosted", t.hosted),
             ("/clients", t.clients),
             ("/configuration", t.configuration),
         ];

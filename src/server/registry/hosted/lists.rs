@@ -1,7 +1,7 @@
 //! Lists of hosted repositories.
 
 use super::{Asked, HostedRequest};
-use crate::hosted::{Hosted, HostedError};
+use crate::hosted::{Hosted, HostedError, NameRange};
 use crate::mirror::ListAnswer;
 use crate::oci::link::NextPage;
 use crate::oci::{Digest, Page, Repository, list, referrer};
@@ -86,21 +86,24 @@ impl HostedRequest<'_> {
 const LOOKS_MAX: usize = 100;
 
 /// Hosted repositories after the one that a page begins behind, as many as it has, of which `sees` says that they may
-/// be shown; and whether there are more.
+/// be shown; and whether there are more. Nothing is shown of what is not in `ranges`, which is not looked at.
 pub(in crate::server::registry) async fn catalog_page(
     hosted: &Hosted,
     page: &Page,
     limit: usize,
+    mut ranges: Vec<NameRange>,
     sees: impl Fn(&Repository) -> bool,
 ) -> Result<(Vec<String>, bool), HostedError> {
-    let mut last = page.last.clone();
+    if let Some(last) = &page.last {
+        ranges = NameRange::behind(ranges, last);
+    }
     let mut shown = Vec::new();
     for _ in 0..LOOKS_MAX {
-        let found = hosted.repositories(last.as_deref(), LOOKED_AT).await?;
+        let found = hosted.repositories(&ranges, LOOKED_AT).await?;
         let Some(end) = found.last() else {
             return Ok((shown, false));
         };
-        last = Some(end.to_string());
+        ranges = NameRange::behind(ranges, end.as_str());
         for repository in found.iter().filter(|it| sees(it)) {
             if shown.len() == limit {
                 return Ok((shown, true));
