@@ -65,16 +65,7 @@ impl Files {
     /// # Errors
     /// One line that says what to do.
     pub(super) fn claim(dir: &Path) -> Result<Self, String> {
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(dir);
-        made.map_err(|error| cannot("make the state directory", dir, &error))?;
-        let lock = lock(dir)?;
-        let files = Self {
-            dir: dir.to_owned(),
-            lock,
-        };
+        let files = Self::alone(dir)?;
         if exists(&dir.join(DATABASE))? {
             let header = header_of(&dir.join(DATABASE))?;
             let number = |at: usize| {
@@ -90,6 +81,19 @@ impl Files {
             files.make()?;
         }
         Ok(files)
+    }
+
+    /// Takes the directory, which is made if missing, and looks at no database.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub(super) fn alone(dir: &Path) -> Result<Self, String> {
+        make_private(dir).map_err(|error| cannot("make the state directory", dir, &error))?;
+        let lock = lock(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            lock,
+        })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -123,6 +127,12 @@ impl Files {
         tracing::info!(state_dir = %self.dir.display(), "a new catalogue was made");
         Ok(())
     }
+}
+
+/// Makes a directory that its owner alone may read, if there is none.
+fn make_private(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(DIRECTORY_MODE).create(dir)
 }
 
 /// Options for a file that its owner alone may read.

@@ -10,21 +10,25 @@
 //! | `collect` | the garbage collector's reviews |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
+//! | `tags_at` | tags as they were at a time |
 
 mod acts;
 mod collect;
 mod deletes;
 mod manifests;
 mod queries;
-mod rows;
+pub(super) mod rows;
 pub(super) mod tables;
+pub(super) mod tags_at;
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use rusqlite::Connection;
 
+pub(super) use queries::Holders;
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
+pub use tags_at::TagMove;
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Repository, Tag};

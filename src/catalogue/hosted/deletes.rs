@@ -159,7 +159,7 @@ pub(super) fn restore(
 }
 
 /// A manifest is there again, and the manifests that it names.
-fn revive_all(to: &Connection, repository: i64, manifest: i64) -> rusqlite::Result<()> {
+pub(super) fn revive_all(to: &Connection, repository: i64, manifest: i64) -> rusqlite::Result<()> {
     revive(to, manifest)?;
     let sql = "SELECT c.id FROM hosted_references f JOIN hosted_manifests c ON c.repository = f.repository AND c.digest = f.digest
         WHERE f.manifest = ?1 AND f.is_manifest AND f.repository = ?2 AND c.deleted_ms IS NOT NULL";

@@ -77,7 +77,7 @@ pub(super) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(super) fn count(number: i64) -> u64 {
+pub(in crate::catalogue) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
@@ -160,4 +160,32 @@ pub(super) fn within_quota(
         }),
         Some(_) | None => Ok(()),
     })
+}
+
+/// The blobs after `after`, sorted by their keys, with their sizes.
+pub(in crate::catalogue) fn blobs_after(
+    from: &Connection,
+    after: Option<&Digest>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Digest, u64)>> {
+    let sql = "SELECT digest, size FROM hosted_blobs WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+    let mut query = from.prepare_cached(sql)?;
+    let after = after.map(key).unwrap_or_default();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = query.query_map(params![after, limit], |row| {
+        let key: Vec<u8> = row.get(0)?;
+        Ok((digest(&key)?, count(row.get(1)?)))
+    })?;
+    found.collect()
+}
+
+/// The size of a blob.
+pub(in crate::catalogue) fn blob(
+    from: &Connection,
+    digest: &Digest,
+) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT size FROM hosted_blobs WHERE digest = ?1";
+    let mut query = from.prepare_cached(sql)?;
+    let size = query.query_row([key(digest)], |row| row.get(0)).optional()?;
+    Ok(size.map(count))
 }
