@@ -22,7 +22,7 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config, cluster,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, backup, bench, ca, client_config, cluster,
     credential_provider, doctor, fail, hosted, people, run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
@@ -146,6 +146,14 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Import(it) => import(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
+        Command::Backup(it) => {
+            let config = it.load().map_err(|error| config::lines(&error))?;
+            Ok(ended(it.run(&config), |is_well| *is_well))
+        }
+        Command::Restore(it) => {
+            let config = it.load().map_err(|error| config::lines(&error))?;
+            Ok(ended(it.run(&config), |is_well| *is_well))
+        }
         Command::Ns(it) => Ok(ended(hosted::namespaces(&it, &it.locate()?), |()| true)),
         Command::Tag(it) => Ok(ended(hosted::tag(&it, &it.locate()?), |()| true)),
         Command::Cluster(it) => Ok(ended(cluster::run(&it, &it.locate()?), |()| true)),
@@ -322,6 +330,10 @@ enum Command {
     /// Restore tags of hosted repositories
     #[command(subcommand)]
     Tag(hosted::TagCommand),
+    /// Back up hosted repositories while the server runs: the catalogue and the content; exit 1 if any of it is damaged
+    Backup(backup::BackupCommand),
+    /// Make a state directory of a backup, or put tags back to a time; the server is stopped
+    Restore(backup::RestoreCommand),
     /// Show the nodes of a cluster, and have one leave
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -363,7 +375,11 @@ impl Command {
     /// True if it may make files in the cache directory.
     fn may_write_a_cache(&self) -> bool {
         match self {
-            Self::Serve(_) | Self::Verify(_) | Self::Cache(_) => true,
+            Self::Serve(_)
+            | Self::Verify(_)
+            | Self::Cache(_)
+            | Self::Backup(_)
+            | Self::Restore(_) => true,
             Self::Check(_)
             | Self::Config { .. }
             | Self::State(_)

@@ -44,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use caches::Caches;
+pub use collect::Collected;
 pub use config::{Config, Fall, Immutable, ImmutableMode, Overlay};
 pub use error::HostedError;
 use intake::Intake;
@@ -58,7 +59,9 @@ pub use uploads::Writer;
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
-pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
+pub use crate::catalogue::hosted::{
+    Condition, Deleted, Namespace, NamespaceWanted, Refused, Visibility,
+};
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::store::{HandOver, Store};
@@ -89,6 +92,8 @@ struct Inner {
     intake: Intake,
     digests: Vec<tokio::sync::Mutex<()>>,
     tasks: TaskTracker,
+    /// Garbage is collected by one at a time.
+    collecting: tokio::sync::Mutex<()>,
     /// The last trouble of the garbage collector that was told.
     told: Mutex<Option<String>>,
 }
@@ -119,6 +124,7 @@ impl Hosted {
                     .map(|_| tokio::sync::Mutex::default())
                     .collect(),
                 tasks: TaskTracker::new(),
+                collecting: tokio::sync::Mutex::default(),
                 told: Mutex::default(),
             }),
         }

@@ -28,6 +28,9 @@ use super::{connection, schema};
 /// The database.
 pub const DATABASE: &str = "catalogue.db";
 
+/// Beside it while a backup is restored: there is no database until all of it is there.
+pub const RESTORING: &str = "catalogue.db.restoring";
+
 const NEW: &str = "catalogue.db.new";
 const LOCK: &str = "catalogue.lock";
 
@@ -109,6 +112,11 @@ impl Files {
             let name = name.to_string_lossy();
             if name.starts_with(NEW) {
                 fs::remove_file(entry.path()).map_err(|error| cannot("remove", &new, &error))?;
+            } else if name == RESTORING {
+                return Err(format!(
+                    "a restore into {} was cut short: begin it again",
+                    self.dir.display()
+                ));
             } else if name.starts_with(DATABASE) {
                 return Err(format!(
                     "{} is gone, but {name} is beside it, so that there was one: put it back, or a backup of it; move {name} away to begin without what it held",

@@ -76,7 +76,11 @@ mod tests {
     fn nothing_is_removed_while_somebody_copies() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (Hold::keep(dir.path()), Hold::keep(dir.path()));
-        let kind = || Hold::to_remove(dir.path()).map_err(|error| error.kind()).err();
+        let kind = || {
+            Hold::to_remove(dir.path())
+                .map_err(|error| error.kind())
+                .err()
+        };
         assert_eq!(kind(), Some(io::ErrorKind::ResourceBusy));
         drop(one.unwrap());
         assert_eq!(kind(), Some(io::ErrorKind::ResourceBusy));

@@ -8,6 +8,7 @@
 //! | `manifests` | manifests, their tags, and what they refer to |
 //! | `deletes` | deletes, and tags that are restored |
 //! | `collect` | the garbage collector's reviews |
+//! | `let_go` | deleted content that goes at once |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
 //! | `tags_at` | tags as they were at a time |
@@ -15,6 +16,7 @@
 mod acts;
 mod collect;
 mod deletes;
+mod let_go;
 mod manifests;
 mod queries;
 pub(super) mod rows;
@@ -26,6 +28,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use rusqlite::Connection;
 
+pub use let_go::Deleted;
 pub(super) use queries::Holders;
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 pub use tags_at::TagMove;
@@ -217,6 +220,13 @@ pub enum Act {
         /// Repositories that somebody pushes to.
         active: HashSet<String>,
     },
+    /// Some deleted manifests go at once, and their blobs when nobody may count on them.
+    LetGo {
+        /// Time for which a client may count on a blob.
+        lease_ms: u64,
+    },
+    /// Blobs without any link need not wait for the grace.
+    LetGoCondemned,
     /// A blob that nothing refers to is forgotten. Its file goes after that.
     DropBlob(Digest),
     /// The file of a blob that was forgotten is gone.
@@ -232,6 +242,8 @@ pub enum Done {
     Changed,
     /// A review.
     Reviewed(Reviewed),
+    /// These repositories have lost a deleted manifest each.
+    LetGo(Vec<Repository>),
 }
 
 /// The outcome of a review.
@@ -315,6 +327,8 @@ impl HostedAct {
             | Act::DeleteManifest { .. }
             | Act::DeleteBlob { .. }
             | Act::RestoreTag { .. }
+            | Act::LetGo { .. }
+            | Act::LetGoCondemned
             | Act::DropBlob(_)
             | Act::Dropped(_) => 600,
         }
@@ -337,6 +351,8 @@ impl HostedAct {
             | Act::DeleteManifest { .. }
             | Act::DeleteBlob { .. }
             | Act::RestoreTag { .. }
+            | Act::LetGo { .. }
+            | Act::LetGoCondemned
             | Act::DropBlob(_)
             | Act::Dropped(_) => true,
         }
@@ -386,6 +402,8 @@ impl HostedAct {
                 active,
             } => collect::review(to, *at, (*grace_ms, *lease_ms), active)
                 .map(|done| Ok(Done::Reviewed(done))),
+            Act::LetGo { lease_ms } => let_go::deleted(to, *at, *lease_ms),
+            Act::LetGoCondemned => let_go::condemned(to, *at),
             Act::DropBlob(digest) => collect::drop_blob(to, digest),
             Act::Dropped(digest) => collect::dropped(to, digest),
         }

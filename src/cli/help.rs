@@ -25,7 +25,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         "Change the cache",
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
-    ("Hosted repositories", &["ns", "tag"]),
+    ("Hosted repositories", &["ns", "tag", "backup", "restore"]),
     ("Several nodes", &["cluster"]),
     ("Air-gapped sites", &["export", "import"]),
     (
@@ -61,6 +61,17 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "state",
         "  roadstead state backup -o roadstead-state.backup --state-dir /var/lib/roadstead",
+    ),
+    (
+        "backup",
+        "  roadstead backup -o /backup/roadstead
+  roadstead backup -o roadstead-$(date +%F).tar --state-dir /var/lib/roadstead",
+    ),
+    (
+        "restore",
+        "  roadstead restore /backup/roadstead --state-dir /var/lib/roadstead
+  roadstead restore /backup/roadstead --dry-run
+  roadstead restore --tags-at 2026-12-01T13:00:00Z --dry-run",
     ),
     (
         "ca",

@@ -46,6 +46,8 @@ const PAGES: &[(&str, &str, &str)] = &[
         "Hosted repositories",
         "../hosted.md#delete-and-restore",
     ),
+    ("backup", "Backup", "../hosted.md#backup-and-restore"),
+    ("restore", "Restore", "../hosted.md#backup-and-restore"),
     (
         "cluster",
         "Several nodes",

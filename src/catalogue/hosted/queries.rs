@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows;
-use super::{Done, HostedAct, Namespace, NamespaceWanted, Refused, Visibility};
+use super::{Deleted, Done, HostedAct, Namespace, NamespaceWanted, Refused, Visibility};
 use crate::catalogue::changes::Change;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::clock::Timestamp;
@@ -236,7 +236,10 @@ impl Catalogue {
         let digest = *digest;
         self.ask(move |from| {
             let paths = Holders(&digest).all(from, limit)?;
-            Ok(paths.iter().filter_map(|it| Repository::parse(it).ok()).collect())
+            Ok(paths
+                .iter()
+                .filter_map(|it| Repository::parse(it).ok())
+                .collect())
         })
         .await
     }
@@ -267,6 +270,19 @@ impl Catalogue {
         .await
     }
 
+    /// Deleted content that could go. Waits for as long as it takes.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_deleted(
+        &self,
+        at: Timestamp,
+        lease_ms: u64,
+    ) -> Result<Deleted, CatalogueError> {
+        self.ask_at_leisure(move |from| super::let_go::look(from, at, lease_ms))
+            .await
+    }
+
     /// The length of the garbage collector's queue.
     ///
     /// # Errors
@@ -291,7 +307,8 @@ impl Holders<'_> {
     }
 
     fn all(&self, from: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
-        let sql = "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
+        let sql =
+            "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
             WHERE l.digest = ?1 AND l.deleted_ms IS NULL LIMIT ?2";
         let mut query = from.prepare_cached(sql)?;
         let key = params![rows::key(self.0), page(limit)];

@@ -186,6 +186,8 @@ pub(in crate::catalogue) fn blob(
 ) -> rusqlite::Result<Option<u64>> {
     let sql = "SELECT size FROM hosted_blobs WHERE digest = ?1";
     let mut query = from.prepare_cached(sql)?;
-    let size = query.query_row([key(digest)], |row| row.get(0)).optional()?;
+    let size = query
+        .query_row([key(digest)], |row| row.get(0))
+        .optional()?;
     Ok(size.map(count))
 }

@@ -113,11 +113,7 @@ pub(in crate::catalogue) fn put_back(
 }
 
 /// A manifest that is there with all that an index names, deleted or not; its number.
-fn manifest(
-    from: &Connection,
-    repository: i64,
-    digest: &Digest,
-) -> rusqlite::Result<Option<i64>> {
+fn manifest(from: &Connection, repository: i64, digest: &Digest) -> rusqlite::Result<Option<i64>> {
     let sql = "SELECT m.id FROM hosted_manifests m WHERE m.repository = ?1 AND m.digest = ?2
         AND NOT EXISTS (SELECT 1 FROM hosted_references f WHERE f.manifest = m.id AND f.is_manifest
             AND NOT EXISTS (SELECT 1 FROM hosted_manifests c WHERE c.repository = m.repository AND c.digest = f.digest)

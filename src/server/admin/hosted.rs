@@ -338,6 +338,7 @@ impl From<HostedError> for AdminError {
             HostedError::Offset(_)
             | HostedError::Writing(_)
             | HostedError::OverQuota { .. }
+            | HostedError::Held(_)
             | HostedError::Immutable(_) => StatusCode::CONFLICT,
             HostedError::Catalogue(_)
             | HostedError::Store(_)
