@@ -17,6 +17,7 @@
 //! | `lists` | tags, repositories, referrers |
 //! | `caches` | what was read from the catalogue, for those who ask again |
 //! | `collect` | the garbage collector, and the expiry of uploads |
+//! | `verify` | whether what is hosted is what it should be |
 //! | `error` | why something was not done |
 //!
 //! Order of locks: an upload's writer, then the digest's, then those of the store; the catalogue's writer is a queue.
@@ -34,6 +35,7 @@ mod names;
 mod sessions;
 mod shape;
 mod uploads;
+mod verify;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
@@ -55,6 +57,7 @@ pub use names::{Names, Place, check as check_namespace};
 use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;
+pub use verify::{Flaw, FlawKind, Verifying};
 
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;

@@ -12,7 +12,9 @@ use crate::mirror::Mirror;
 use crate::server::http::forwarded::Proxies;
 use crate::telemetry::{Listener, Metrics};
 use admin::Admin;
-pub use admin::{AdminApi, HostedChange, NamespaceInfo, NamespaceList, PeopleApi, UploadList};
+pub use admin::{
+    AdminApi, DeletedContent, HostedChange, NamespaceInfo, NamespaceList, PeopleApi, UploadList,
+};
 pub use bind_error::BindError;
 use clients::{Entrance, Front};
 pub use config::{ClientAuth, Config, ListenerConfig, PairConfig, TlsConfig};
@@ -43,6 +45,7 @@ pub use tier::{ThisTier, TierStatus};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use transparent::Authority;
+pub use verification::verify;
 pub(crate) use visits::ClientList;
 use visits::Visits;
 
@@ -66,6 +69,7 @@ mod testing;
 mod tier;
 pub mod transparent;
 pub(crate) mod unix;
+mod verification;
 mod visits;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.

@@ -150,6 +150,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "catalogue",
             "app",
             "config",
+            "hosted",
             "server",
             "mirror",
             "store",

@@ -8,12 +8,14 @@
 //! | `manifests` | manifests, their tags, and what they refer to |
 //! | `deletes` | deletes, and tags that are restored |
 //! | `collect` | the garbage collector's reviews |
+//! | `check` | whether what it says fits together |
 //! | `let_go` | deleted content that goes at once |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
 //! | `tags_at` | tags as they were at a time |
 
 mod acts;
+mod check;
 mod collect;
 mod deletes;
 mod let_go;
@@ -28,6 +30,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use rusqlite::Connection;
 
+pub use check::{BadManifest, ManifestPage};
 pub use let_go::Deleted;
 pub(super) use queries::Holders;
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};

@@ -3,12 +3,13 @@
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 
-use super::cache::screen::{Cell, Screen, Table, say, say_json};
+use super::cache::screen::{Cell, Screen, Table, say, say_json, span};
 use super::target::{AdminFlags, Locator, TargetError};
-use crate::format::size;
-use crate::server::{HostedChange, NamespaceList};
+use crate::format::{plural, size};
+use crate::server::{DeletedContent, HostedChange, NamespaceList};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
+const COLLECT: &str = "/api/v1/namespaces/gc";
 const RESTORE: &str = "/api/v1/tags/restore";
 
 /// Names and values.
@@ -25,6 +26,8 @@ pub enum NsCommand {
     Set(Set),
     /// Remove a namespace without repositories
     Rm(Remove),
+    /// Show how much deleted content there is, or let go of it at once with --now
+    Gc(Collect),
 }
 
 /// Tags of hosted repositories.
@@ -83,6 +86,16 @@ pub struct Remove {
     /// The namespace
     #[arg(value_name = "NAME")]
     name: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `ns gc`.
+#[derive(Clone, Debug, Args)]
+pub struct Collect {
+    /// Let go of deleted content, which cannot be restored then; content that a client may count on stays until its lease ends
+    #[arg(long)]
+    now: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -158,6 +171,7 @@ impl NsCommand {
             Self::Ls(it) => &it.common,
             Self::Set(it) => &it.common,
             Self::Rm(it) => &it.common,
+            Self::Gc(it) => &it.common,
         }
     }
 
@@ -178,6 +192,8 @@ impl NsCommand {
             Self::Ls(_) => (Method::GET, Vec::new()),
             Self::Set(it) => (Method::PUT, named(&it.name, it.wishes.parameters()?)),
             Self::Rm(it) => (Method::DELETE, named(&it.name, Vec::new())),
+            Self::Gc(it) if it.now => (Method::POST, Vec::new()),
+            Self::Gc(_) => (Method::GET, Vec::new()),
         })
     }
 
@@ -223,6 +239,11 @@ pub async fn namespaces(command: &NsCommand, place: &Locator) -> Result<(), Targ
     let (method, parameters) = command.request().unwrap_or_default();
     let parameters: Vec<(&str, &str)> = parameters.iter().map(|(k, v)| (*k, &**v)).collect();
     let screen = Screen::new(command.common().json);
+    if matches!(command, NsCommand::Gc(_)) {
+        let content: DeletedContent = target.ask(method, COLLECT, &[]).await?;
+        show_deleted(&content, screen);
+        return Ok(());
+    }
     if method == Method::GET && parameters.is_empty() {
         let list: NamespaceList = target.ask(method, NAMESPACES, &parameters).await?;
         show(&list, screen);
@@ -256,6 +277,33 @@ fn tell(done: HostedChange, screen: Screen) {
         say("done");
     } else {
         say("it was so already");
+    }
+}
+
+fn show_deleted(content: &DeletedContent, screen: Screen) {
+    if screen.json {
+        say_json(content);
+        return;
+    }
+    let amount = |blobs: u64, bytes: u64| format!("{} ({})", plural(blobs, "blob"), size(bytes));
+    if content.gone_manifests + content.gone_blobs > 0 {
+        let manifests = plural(content.gone_manifests, "manifest");
+        let blobs = amount(content.gone_blobs, content.gone_bytes);
+        say(&format!("gone now: {manifests}, {blobs}"));
+    }
+    let manifests = plural(content.manifests, "manifest");
+    let blobs = amount(content.blobs, content.bytes);
+    say(&format!(
+        "deleted, and can go (--now): {manifests}, {blobs}"
+    ));
+    if content.leased_blobs > 0 {
+        let blobs = amount(content.leased_blobs, content.leased_bytes);
+        let until = content.leased_until.unwrap_or_default();
+        let until = until.since(screen.now);
+        say(&format!(
+            "leased, since a client was told that it is there: {blobs}, the last for {}",
+            span(until)
+        ));
     }
 }
 

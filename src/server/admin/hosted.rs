@@ -1,12 +1,14 @@
-//! What is hosted here: `/api/v1/namespaces`, `/api/v1/uploads` and `/api/v1/tags/restore`.
+//! What is hosted here: `/api/v1/namespaces`, `/api/v1/namespaces/gc`, `/api/v1/uploads` and `/api/v1/tags/restore`.
 
 use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
 use super::query::Query;
 use crate::audit::Change;
+use crate::clock::Timestamp;
 use crate::format;
 use crate::hosted::{
-    Hosted, HostedError, Namespace, NamespaceWanted, Refused, SessionInfo, Visibility,
+    Collected, Deleted, Hosted, HostedError, Namespace, NamespaceWanted, Refused, SessionInfo,
+    Visibility,
 };
 use crate::mirror::{Mirror, Vacancy};
 use crate::oci::{Digest, Repository, Tag};
@@ -19,6 +21,7 @@ use serde_json::Value;
 const NAMESPACES: &str = "/api/v1/namespaces";
 const UPLOADS: &str = "/api/v1/uploads";
 const RESTORE: &str = "/api/v1/tags/restore";
+const COLLECT: &str = "/api/v1/namespaces/gc";
 
 /// Whoever acts, in the history of tags.
 const OPERATOR: &str = "operator";
@@ -59,9 +62,32 @@ pub struct HostedChange {
     pub changed: bool,
 }
 
+/// Deleted content: what has gone now, and what could go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedContent {
+    /// Deleted manifests that have gone now, and cannot be restored.
+    pub gone_manifests: u64,
+    /// Blobs that have gone now.
+    pub gone_blobs: u64,
+    /// Their bytes.
+    pub gone_bytes: u64,
+    /// Deleted manifests that can be restored.
+    pub manifests: u64,
+    /// Blobs that only deleted manifests name, or none, and that can go.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Likewise, but a client was told that they are there, and may count on it.
+    pub leased_blobs: u64,
+    /// Their bytes.
+    pub leased_bytes: u64,
+    /// When the last of these leases ends, in milliseconds since 1970.
+    pub leased_until: Option<Timestamp>,
+}
+
 /// True if a path is of what is hosted.
 pub(super) fn is_of_hosted(path: &str) -> bool {
-    matches!(path, NAMESPACES | UPLOADS | RESTORE)
+    matches!(path, NAMESPACES | UPLOADS | RESTORE | COLLECT)
 }
 
 /// Answers a request for one of the paths.
@@ -93,6 +119,7 @@ async fn ask(
     match head.uri.path() {
         NAMESPACES => namespaces(hosted, mirror, &head.method, query, changes).await,
         UPLOADS => uploads(hosted, &head.method, query).await,
+        COLLECT => collect(hosted, &head.method, query, changes).await,
         _ => restore(hosted, &head.method, query, changes).await,
     }
 }
@@ -250,6 +277,47 @@ async fn uploads(hosted: &Hosted, method: &Method, mut query: Query) -> Answer {
         }
         _ => Err(AdminError::method("GET, HEAD, DELETE")),
     }
+}
+
+async fn collect(
+    hosted: &Hosted,
+    method: &Method,
+    query: Query,
+    changes: &mut Vec<Change>,
+) -> Answer {
+    query.end()?;
+    let gone = match *method {
+        Method::GET | Method::HEAD => Collected::default(),
+        Method::POST => {
+            let gone = hosted.let_go(OPERATOR).await?;
+            let after = serde_json::json!({
+                "manifests": gone.manifests, "blobs": gone.blobs, "bytes": gone.bytes,
+            });
+            changes.push(told("deleted content let go", String::new(), after));
+            gone
+        }
+        _ => return Err(AdminError::method("GET, HEAD, POST")),
+    };
+    let Deleted {
+        manifests,
+        blobs,
+        bytes,
+        leased_blobs,
+        leased_bytes,
+        leased_until,
+    } = hosted.deleted().await?;
+    let answer = DeletedContent {
+        gone_manifests: gone.manifests,
+        gone_blobs: gone.blobs,
+        gone_bytes: gone.bytes,
+        manifests,
+        blobs,
+        bytes,
+        leased_blobs,
+        leased_bytes,
+        leased_until,
+    };
+    json(StatusCode::OK, &answer)
 }
 
 async fn restore(
