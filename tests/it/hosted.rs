@@ -2,14 +2,17 @@
 
 mod abuse;
 mod access;
+mod backup;
 mod broken;
 mod collect;
 mod deletes;
 mod killed;
+mod let_go;
 mod manifests;
 mod mounts;
 mod names;
 mod push;
+mod verify;
 
 use std::time::Duration;
 
