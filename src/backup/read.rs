@@ -89,7 +89,7 @@ impl Reading<'_> {
         let failed = |error: io::Error| cannot("read", &database, &error);
         let file = File::open(&database).map_err(failed)?;
         self.send(Piece::Catalogue)?;
-        self.bytes(file, &database)?;
+        self.bytes(file, &database, None)?;
         let copied = take::open(&state)?;
         let mut after = None;
         loop {
@@ -103,7 +103,7 @@ impl Reading<'_> {
                 match File::open(&path) {
                     Ok(file) => {
                         self.send(Piece::Blob(digest, size))?;
-                        self.bytes(file, &path)?;
+                        self.bytes(file, &path, None)?;
                     }
                     Err(error) => {
                         let why = format!("{}: {error}", path.display());
@@ -139,10 +139,10 @@ impl Reading<'_> {
                 is_whole = true;
             } else if name == Path::new(STATE).join(DATABASE) {
                 self.send(Piece::Catalogue)?;
-                self.bytes(entry, path)?;
+                self.bytes(entry, path, Some(size))?;
             } else if let Some(digest) = name.strip_prefix(BLOBS).ok().and_then(digest_at) {
                 self.send(Piece::Blob(digest, size))?;
-                self.bytes(entry, path)?;
+                self.bytes(entry, path, Some(size))?;
             } else {
                 let why = format!("{} is no backup: it has {}", path.display(), name.display());
                 return Err(BackupError(why).into());
@@ -155,16 +155,23 @@ impl Reading<'_> {
         }
     }
 
-    /// Sends all bytes of something.
-    fn bytes(&self, mut from: impl Read, shown: &Path) -> Result<(), Stop> {
+    /// Sends all bytes of something. `size`: as many as there must be, in an archive: one that was cut short ends like one
+    /// that is whole.
+    fn bytes(&self, mut from: impl Read, shown: &Path, size: Option<u64>) -> Result<(), Stop> {
+        let mut length = 0;
         loop {
             let mut bytes = Vec::with_capacity(READ_BYTES);
             let read = (&mut from).take(READ_BYTES as u64).read_to_end(&mut bytes);
             read.map_err(|error| cannot("read", shown, &error))?;
-            if bytes.is_empty() {
-                return self.send(Piece::End);
+            length += bytes.len() as u64;
+            if !bytes.is_empty() {
+                self.send(Piece::Bytes(bytes.into()))?;
+                continue;
             }
-            self.send(Piece::Bytes(bytes.into()))?;
+            if size.is_some_and(|size| size != length) {
+                return Err(is_torn(shown).into());
+            }
+            return self.send(Piece::End);
         }
     }
 

@@ -332,9 +332,7 @@ impl<'a> Filling<'a> {
             Coming::Catalogue(file) => {
                 let synced = file.sync_all();
                 synced.map_err(|error| cannot("write to", self.dir, &error))?;
-                let copied = take::open(self.dir)?;
-                self.total = copied.totals()?.1;
-                self.copied = Some(copied);
+                self.have_catalogue()?;
             }
             Coming::Stored(digest, size, upload) => {
                 let length = upload.length();
@@ -364,6 +362,36 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
+    /// The catalogue has come. In a directory it is known what it must be.
+    fn have_catalogue(&mut self) -> Result<(), BackupError> {
+        if let Some(manifest) = &self.manifest {
+            self.is_that_of(manifest)?;
+        }
+        let opened = take::open(self.dir).and_then(|copied| Ok((copied.totals()?.1, copied)));
+        let opened = opened.map_err(|BackupError(error)| {
+            BackupError(format!(
+                "the catalogue of the backup is damaged ({error}); take another backup"
+            ))
+        });
+        let (total, copied) = opened?;
+        self.total = total;
+        self.copied = Some(copied);
+        Ok(())
+    }
+
+    /// Sees that the catalogue is the one that a manifest names.
+    fn is_that_of(&self, manifest: &Manifest) -> Result<(), BackupError> {
+        let path = self.dir.join(DATABASE);
+        let got = hash(&path).map_err(|error| cannot("read", &path, &error))?;
+        if got.to_string() == manifest.catalogue {
+            return Ok(());
+        }
+        Err(BackupError(format!(
+            "the catalogue of the backup is damaged: it hashes to {got}, and not to {}; take another backup",
+            manifest.catalogue
+        )))
+    }
+
     fn fault(&mut self, digest: Digest, why: String) -> Result<(), BackupError> {
         if self.wrong.len() == WRONG_MAX {
             return Err(BackupError(format!(
@@ -381,14 +409,7 @@ impl<'a> Filling<'a> {
                 "the backup is not whole; take another one".to_owned(),
             ));
         };
-        let path = self.dir.join(DATABASE);
-        let got = hash(&path).map_err(|error| cannot("read", &path, &error))?;
-        if got.to_string() != manifest.catalogue {
-            return Err(BackupError(format!(
-                "the catalogue of the backup is damaged: it hashes to {got}, and not to {}; take another backup",
-                manifest.catalogue
-            )));
-        }
+        self.is_that_of(manifest)?;
         let lost: HashSet<&str> = manifest.lost.iter().map(String::as_str).collect();
         let bad = self
             .wrong

@@ -82,15 +82,15 @@ async fn deleted_content_goes_at_once_and_what_is_named_or_leased_stays() {
 #[tokio::test]
 async fn a_full_store_says_how_to_make_room_and_that_makes_it() {
     let mirror = MirrorBuilder::secluded(&["docker.io"])
-        .with(|config| hosts(config, |hosted| hosted.max_size = Amount::Bytes(1 << 20)))
+        .with(|config| hosts(config, |hosted| hosted.max_size = Amount::Bytes(8 << 20)))
         .start()
         .await;
-    let large = vec![7; 700 << 10];
+    let large = vec![7; 5 << 20];
     let digest = mirror.image("team/a", "v1", &large).await;
     let path = format!("/v2/team/a/manifests/{digest}");
     assert_eq!(mirror.delete(&path).await.status, 202);
     mirror.clock.advance(25 * HOUR);
-    let next = vec![8; 700 << 10];
+    let next = vec![8; 5 << 20];
     let path = format!("/v2/team/a/blobs/uploads/?digest={}", sha256(&next));
     let refused = mirror.send(Method::POST, &path, &next).await;
     assert_eq!(refused.status, 503, "{}", refused.text());
