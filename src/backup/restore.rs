@@ -262,7 +262,7 @@ impl<'a> Filling<'a> {
         while let Some(piece) = pieces.recv().await {
             self.take(piece).await?;
         }
-        self.judge().await
+        self.judge()
     }
 
     async fn take(&mut self, piece: Piece) -> Result<(), BackupError> {
@@ -339,7 +339,7 @@ impl<'a> Filling<'a> {
                 match upload.finish(digest).await {
                     Ok(_) if length == size => self.verified += 1,
                     Ok(_) => {
-                        self.fault(digest, format!("it has {length} bytes instead of {size}"))?
+                        self.fault(digest, format!("it has {length} bytes instead of {size}"))?;
                     }
                     Err(store::FinishError::Digest(got)) => {
                         upload.discard().await;
@@ -403,7 +403,7 @@ impl<'a> Filling<'a> {
     }
 
     /// Sees whether all has come that the catalogue names.
-    async fn judge(&mut self) -> Result<Restored, BackupError> {
+    fn judge(&self) -> Result<Restored, BackupError> {
         let (Some(manifest), Some(copied)) = (&self.manifest, &self.copied) else {
             return Err(BackupError(
                 "the backup is not whole; take another one".to_owned(),
@@ -457,11 +457,11 @@ impl<'a> Filling<'a> {
     }
 
     /// Blobs that the catalogue names and that have not come.
-    fn missing(&self, copied: &Copied, lost: &HashSet<&str>) -> Result<Vec<String>, BackupError> {
+    fn missing(&self, copied: &Copied, known: &HashSet<&str>) -> Result<Vec<String>, BackupError> {
         let mut missing = Vec::new();
         let Some(store) = &self.store else {
             let named = copied.totals()?.0;
-            let expected = named.saturating_sub(lost.len() as u64);
+            let expected = named.saturating_sub(known.len() as u64);
             if self.verified < expected {
                 let number = expected - self.verified;
                 missing.push(format!(
@@ -478,7 +478,7 @@ impl<'a> Filling<'a> {
             };
             after = Some(*last);
             let absent = page.iter().filter(|(digest, size)| {
-                store.contains(digest) != Some(*size) && !lost.contains(&*digest.to_string())
+                store.contains(digest) != Some(*size) && !known.contains(&*digest.to_string())
             });
             missing.extend(absent.map(|(digest, _)| format!("{digest}: it did not come")));
             missing.truncate(WRONG_MAX);

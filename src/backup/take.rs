@@ -164,11 +164,11 @@ fn into_directory(
 ) -> Result<Taken, BackupError> {
     files::make_directory(dir).map_err(|error| cannot("make", dir, &error))?;
     let locked = files::lock(dir);
-    let _locked = locked.map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => {
-            BackupError(format!("another backup is being made in {}", dir.display()))
+    let _locked = locked.map_err(|error| {
+        if error.kind() == io::ErrorKind::ResourceBusy {
+            return BackupError(format!("another backup is being made in {}", dir.display()));
         }
-        _ => cannot("lock", dir, &error),
+        cannot("lock", dir, &error)
     })?;
     before(dir)?;
     let state = name_after(dir, now);

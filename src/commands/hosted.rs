@@ -189,11 +189,10 @@ impl NsCommand {
                 }
                 (Method::POST, named(&it.name, wishes))
             }
-            Self::Ls(_) => (Method::GET, Vec::new()),
             Self::Set(it) => (Method::PUT, named(&it.name, it.wishes.parameters()?)),
             Self::Rm(it) => (Method::DELETE, named(&it.name, Vec::new())),
             Self::Gc(it) if it.now => (Method::POST, Vec::new()),
-            Self::Gc(_) => (Method::GET, Vec::new()),
+            Self::Ls(_) | Self::Gc(_) => (Method::GET, Vec::new()),
         })
     }
 

@@ -142,8 +142,9 @@ impl Run<'_> {
                 FlawKind::WrongSize,
                 format!("its file has {found} bytes, and the catalogue says {size}"),
             ),
-            Checked::Absent => (FlawKind::Missing, "its file is gone".to_owned()),
-            Checked::Missing => (FlawKind::Missing, "its file is gone".to_owned()),
+            Checked::Absent | Checked::Missing => {
+                (FlawKind::Missing, "its file is gone".to_owned())
+            }
             Checked::WrongSize { found, expected } => (
                 FlawKind::WrongSize,
                 format!("the file has {found} bytes instead of {expected}"),

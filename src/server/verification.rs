@@ -90,7 +90,9 @@ impl Both {
                     self.before.of_bytes = summary.bytes;
                     return Some(summary);
                 }
-                event => self.tell(event).await,
+                event @ (VerifyEvent::Progress(_)
+                | VerifyEvent::Finding(_)
+                | VerifyEvent::Failed(_)) => self.tell(event).await,
             }
         }
         None
