@@ -146,14 +146,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Import(it) => import(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
-        Command::Backup(it) => {
-            let config = it.load().map_err(|error| config::lines(&error))?;
-            Ok(ended(it.run(&config), |is_well| *is_well))
-        }
-        Command::Restore(it) => {
-            let config = it.load().map_err(|error| config::lines(&error))?;
-            Ok(ended(it.run(&config), |is_well| *is_well))
-        }
+        Command::Backup(it) => back_up(&it),
+        Command::Restore(it) => restore(&it),
         Command::Ns(it) => Ok(ended(hosted::namespaces(&it, &it.locate()?), |()| true)),
         Command::Tag(it) => Ok(ended(hosted::tag(&it, &it.locate()?), |()| true)),
         Command::Cluster(it) => Ok(ended(cluster::run(&it, &it.locate()?), |()| true)),
@@ -417,6 +411,16 @@ fn state(command: &State) -> Result<u8, String> {
         }
         Err(error) => fail(EXIT_FAILED, &error),
     })
+}
+
+fn back_up(command: &backup::BackupCommand) -> Result<u8, String> {
+    let config = command.load().map_err(|error| config::lines(&error))?;
+    Ok(ended(command.run(&config), |is_well| *is_well))
+}
+
+fn restore(command: &backup::RestoreCommand) -> Result<u8, String> {
+    let config = command.load().map_err(|error| config::lines(&error))?;
+    Ok(ended(command.run(&config), |is_well| *is_well))
 }
 
 fn authority(command: &ca::CaCommand) -> Result<u8, String> {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::files::{self, DATABASE, Files};
+use super::hosted::rows;
 use super::hosted::tags_at::{self, TagMove};
-use super::hosted::{Holders, rows};
 use super::{connection, schema};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -168,7 +168,9 @@ impl Copied {
     /// # Errors
     /// [`BackupError`].
     pub fn holders(&self, digest: &Digest) -> Result<Vec<String>, BackupError> {
-        self.read(Vec::new(), |from| Holders(digest).some(from))
+        self.read(Vec::new(), |from| {
+            rows::holders(from, digest, rows::NAMED_MAX)
+        })
     }
 
     /// The tags that named something else at a time than they do now.

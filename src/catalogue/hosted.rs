@@ -32,7 +32,6 @@ use rusqlite::Connection;
 
 pub use check::{BadManifest, ManifestPage};
 pub use let_go::Deleted;
-pub(super) use queries::Holders;
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 pub use tags_at::TagMove;
 

@@ -11,6 +11,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("access", 5_900),
     ("app", 1_600),
     ("audit", 500),
+    ("backup", 1_250),
     ("catalogue", 3_400),
     ("cli", 550),
     ("cluster", 1_500),

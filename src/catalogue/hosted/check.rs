@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, params};
 
-use super::Holders;
 use super::rows;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::oci::{Digest, Hasher};
@@ -91,7 +90,7 @@ impl Catalogue {
     /// [`CatalogueError`].
     pub async fn hosted_names(&self, digest: &Digest) -> Result<Vec<String>, CatalogueError> {
         let digest = *digest;
-        self.ask_at_leisure(move |from| Holders(&digest).some(from))
+        self.ask_at_leisure(move |from| rows::holders(from, &digest, rows::NAMED_MAX))
             .await
     }
 }

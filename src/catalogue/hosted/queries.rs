@@ -13,9 +13,6 @@ use crate::oci::{Digest, Reference, Repository};
 /// Namespaces that are known by heart.
 const NAMESPACES_MAX: i64 = 20_000;
 
-/// Repositories that are named where something is wrong.
-const NAMED_MAX: usize = 20;
-
 /// The most entries of any page.
 const PAGE_MAX: usize = 1_000;
 
@@ -235,7 +232,7 @@ impl Catalogue {
     ) -> Result<Vec<Repository>, CatalogueError> {
         let digest = *digest;
         self.ask(move |from| {
-            let paths = Holders(&digest).all(from, limit)?;
+            let paths = rows::holders(from, &digest, limit)?;
             Ok(paths
                 .iter()
                 .filter_map(|it| Repository::parse(it).ok())
@@ -294,26 +291,6 @@ impl Catalogue {
             Ok(rows::count(length))
         })
         .await
-    }
-}
-
-/// The repositories that have a blob.
-pub(in crate::catalogue) struct Holders<'a>(pub(in crate::catalogue) &'a Digest);
-
-impl Holders<'_> {
-    /// Some of them, to be named.
-    pub(in crate::catalogue) fn some(&self, from: &Connection) -> rusqlite::Result<Vec<String>> {
-        self.all(from, NAMED_MAX)
-    }
-
-    fn all(&self, from: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
-        let sql =
-            "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
-            WHERE l.digest = ?1 AND l.deleted_ms IS NULL LIMIT ?2";
-        let mut query = from.prepare_cached(sql)?;
-        let key = params![rows::key(self.0), page(limit)];
-        let paths = query.query_map(key, |row| row.get::<_, String>(0))?;
-        paths.collect()
     }
 }
 

@@ -191,3 +191,20 @@ pub(in crate::catalogue) fn blob(
         .optional()?;
     Ok(size.map(count))
 }
+
+/// Repositories that are named where something is wrong.
+pub(in crate::catalogue) const NAMED_MAX: usize = 20;
+
+/// The repositories that have a blob, at most `limit`.
+pub(in crate::catalogue) fn holders(
+    from: &Connection,
+    digest: &Digest,
+    limit: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
+        WHERE l.digest = ?1 AND l.deleted_ms IS NULL LIMIT ?2";
+    let mut query = from.prepare_cached(sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let paths = query.query_map(params![key(digest), limit], |row| row.get(0))?;
+    paths.collect()
+}

@@ -199,30 +199,35 @@ async fn what_was_acknowledged_before_is_in_a_backup_made_under_load() {
         "nothing was collected meanwhile"
     );
     for (from, round) in backups.into_iter().skip(2) {
-        let (other, restored) = restored(&from, |_| {}).await;
-        assert!(restored.blobs > 20);
-        for (number, digest) in stable.iter().enumerate() {
-            assert_image(
-                &other.client,
-                "team/stable",
-                &format!("v{number}"),
-                Some(digest),
-            )
-            .await;
-        }
-        for round in 0..=round {
-            assert_image(&other.client, "team/stable", &format!("round{round}"), None).await;
-        }
-        for number in 0..6 {
-            let repository = format!("team/r{number}");
-            let tags = other.get(&format!("/v2/{repository}/tags/list")).await;
-            let tags: serde_json::Value = serde_json::from_slice(&tags.body).unwrap();
-            for tag in tags["tags"].as_array().into_iter().flatten() {
-                assert_image(&other.client, &repository, tag.as_str().unwrap(), None).await;
-            }
-        }
-        assert_well(&other).await;
+        assert_restored(&from, &stable, round).await;
     }
+}
+
+/// Sees that a backup has these images and rounds, and that all of its tags can be pulled.
+async fn assert_restored(from: &Path, stable: &[String], rounds: usize) {
+    let (other, restored) = restored(from, |_| {}).await;
+    assert!(restored.blobs > 20);
+    for (number, digest) in stable.iter().enumerate() {
+        assert_image(
+            &other.client,
+            "team/stable",
+            &format!("v{number}"),
+            Some(digest),
+        )
+        .await;
+    }
+    for round in 0..=rounds {
+        assert_image(&other.client, "team/stable", &format!("round{round}"), None).await;
+    }
+    for number in 0..6 {
+        let repository = format!("team/r{number}");
+        let tags = other.get(&format!("/v2/{repository}/tags/list")).await;
+        let tags: serde_json::Value = serde_json::from_slice(&tags.body).unwrap();
+        for tag in tags["tags"].as_array().into_iter().flatten() {
+            assert_image(&other.client, &repository, tag.as_str().unwrap(), None).await;
+        }
+    }
+    assert_well(&other).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,7 +355,13 @@ async fn a_backup_that_is_torn_or_damaged_is_refused_and_leaves_no_half_state() 
     try_restore(&wanted(&archive, &into)).await.unwrap();
     let refused = try_restore(&wanted(&archive, &into)).await.unwrap_err();
     assert!(refused.to_string().contains("is not empty"), "{refused}");
+}
 
+#[tokio::test]
+async fn a_backup_that_was_harmed_is_refused_by_name_and_no_server_begins_without_it() {
+    let mirror = registry().start().await;
+    mirror.image("team/a", "v1", b"layer").await;
+    let dir = TempDir::new().unwrap();
     let hex = sha256(b"layer")["sha256:".len()..].to_owned();
     let harms: [(&str, &dyn Fn(&Path)); 4] = [
         ("no backup.json", &|to| {
@@ -514,18 +525,21 @@ async fn tags_are_put_back_to_a_time_after_a_bad_push() {
     assert_image(&back.client, "team/b", "v1", Some(&other)).await;
     assert_eq!(back.get("/v2/team/a/manifests/new").await.status, 404);
     assert_well(&back).await;
+    put_back_in_place(mirror, then, &restored.tags, &good).await;
+}
 
-    // On the stopped server itself, after a look that changes nothing.
+/// On the stopped server itself, after a look that changes nothing.
+async fn put_back_in_place(mirror: Mirror, then: Timestamp, expected: &[TagMove], good: &str) {
     let state = mirror.state();
     let looked = put_tags_back(&state, then, Timestamp(0), true).unwrap();
-    assert_eq!(looked, restored.tags);
+    assert_eq!(looked, expected);
     let now = mirror.clock.now();
     let mirror = Box::pin(mirror.restart_after(|_| {
         let moved = put_tags_back(&state, then, now, false).unwrap();
         assert_eq!(moved, looked);
     }))
     .await;
-    assert_image(&mirror.client, "team/a", "v1", Some(&good)).await;
+    assert_image(&mirror.client, "team/a", "v1", Some(good)).await;
     assert_well(&mirror).await;
 }
 
