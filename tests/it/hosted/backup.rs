@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use roadstead::backup::{
-    BackupError, Place, Restored, Taken, Wanted, put_tags_back, restore, take,
+    BackupError, Place, Restored, TagMove, Taken, Wanted, put_tags_back, restore, take,
 };
 use roadstead::catalogue;
 use roadstead::clock::{Clock as _, ManualClock, Timestamp};
