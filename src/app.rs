@@ -83,6 +83,24 @@ impl Unserved {
         Self::open_by(OpenMode::Look, &config, clock, &own, None, None).await
     }
 
+    /// Opens what is hosted beside it, if anything is; to write, or to look at it.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn hosted(
+        &self,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        writes: bool,
+    ) -> Result<Option<Hosted>, StartError> {
+        let opening = if writes {
+            hosted::Opening::Write
+        } else {
+            hosted::Opening::Look
+        };
+        hosted::open(config, &self.catalogue, &clock, &self.metrics, opening).await
+    }
+
     /// Opens the store in a process that listens at `own`: no upstream may lead there. `before`: the process that has it
     /// until now, which lets go of it when all else is seen to. `identity`: the keys of a node of a cluster.
     async fn open_by(
@@ -327,7 +345,9 @@ impl App {
             let (before, identity) = (before.as_mut(), identity.as_ref());
             Unserved::open_by(mode, &snapshot, clock, &own, before, identity).await?
         };
-        let hosted = hosted::open(&config, &catalogue, &clock, &metrics, launch.takes_over).await?;
+        let takes_over = launch.takes_over;
+        let opening = hosted::Opening::Serve { takes_over };
+        let hosted = hosted::open(&config, &catalogue, &clock, &metrics, opening).await?;
         let guard = open_guard(&config, catalogue, &clock, &metrics, identity.as_ref()).await?;
         start.tell(&store).await;
         let running = Running {

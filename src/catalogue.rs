@@ -20,7 +20,8 @@
 //! | `records`, `people` | users and tokens: as values, and what is read of them |
 //! | `hosted` | hosted repositories: their tables, acts on them, and what is read of them |
 //! | `shared` | the state that the writer and those who ask have between them |
-//! | `backup` | a copy while the server runs |
+//! | `backup` | a copy while the server runs, and what is read of a copy |
+//! | `hold` | keeps the files of hosted blobs while somebody copies them |
 
 mod backup;
 mod changes;
@@ -28,6 +29,7 @@ mod connection;
 mod error;
 mod files;
 mod gate;
+mod hold;
 pub mod hosted;
 pub mod people;
 mod queries;
@@ -42,13 +44,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use backup::{Backup, BackupError, backup};
+pub use backup::{Backup, BackupError, Copied, Stopped, backup};
 use changes::Applied;
 pub use changes::{Change, HandPin, ImportedLink, ImportedTag, Legacy, Link, Name};
 pub use error::CatalogueError;
-pub use files::DATABASE;
 use files::Files;
+pub use files::{DATABASE, RESTORING};
 pub use gate::Gate;
+pub use hold::Hold;
 pub use records::{PeopleChange, Token, TokenKind, User};
 use rusqlite::Connection;
 use shared::{Repositories, Shared};

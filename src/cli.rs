@@ -22,9 +22,9 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, adopt, airgap, bench, ca, client_config, cluster,
-    credential_provider, doctor, events, fail, hosted, people, repo, run_async, serve, verify,
-    version, warm,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, adopt, airgap, backup, bench, ca, client_config,
+    cluster, credential_provider, doctor, events, fail, hosted, people, repo, run_async, serve,
+    verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -148,6 +148,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Adopt(it) => adopt(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
+        Command::Backup(it) => back_up(&it),
+        Command::Restore(it) => restore(&it),
         Command::Ns(it) => Ok(ended(hosted::namespaces(&it, &it.locate()?), |()| true)),
         Command::Tag(it) => Ok(ended(hosted::tag(&it, &it.locate()?), |()| true)),
         Command::Repo(it) => Ok(ended(repo::run(&it, &it.locate()?), |()| true)),
@@ -333,6 +335,10 @@ enum Command {
     Repo(repo::RepoCommand),
     /// Show what has changed in hosted repositories: pushes, deletes, namespaces
     Events(events::Arguments),
+    /// Back up hosted repositories while the server runs: the catalogue and the content; exit 1 if any of it is damaged
+    Backup(backup::BackupCommand),
+    /// Make a state directory of a backup, or put tags back to a time; the server is stopped
+    Restore(backup::RestoreCommand),
     /// Show the nodes of a cluster, and have one leave
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -374,7 +380,11 @@ impl Command {
     /// True if it may make files in the cache directory.
     fn may_write_a_cache(&self) -> bool {
         match self {
-            Self::Serve(_) | Self::Verify(_) | Self::Cache(_) => true,
+            Self::Serve(_)
+            | Self::Verify(_)
+            | Self::Cache(_)
+            | Self::Backup(_)
+            | Self::Restore(_) => true,
             Self::Check(_)
             | Self::Config { .. }
             | Self::State(_)
@@ -415,6 +425,16 @@ fn state(command: &State) -> Result<u8, String> {
         }
         Err(error) => fail(EXIT_FAILED, &error),
     })
+}
+
+fn back_up(command: &backup::BackupCommand) -> Result<u8, String> {
+    let config = command.load().map_err(|error| config::lines(&error))?;
+    Ok(ended(command.run(&config), |is_well| *is_well))
+}
+
+fn restore(command: &backup::RestoreCommand) -> Result<u8, String> {
+    let config = command.load().map_err(|error| config::lines(&error))?;
+    Ok(ended(command.run(&config), |is_well| *is_well))
 }
 
 fn authority(command: &ca::CaCommand) -> Result<u8, String> {

@@ -27,6 +27,31 @@ impl Timestamp {
         Self(self.0.saturating_sub(by))
     }
 
+    /// A time of RFC 3339, with any offset.
+    #[must_use]
+    pub fn of_rfc3339(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (local, offset, east) = match text.len().checked_sub("+00:00".len()) {
+            Some(at) if text.is_char_boundary(at) => match text.split_at(at) {
+                (local, offset) if offset.starts_with('+') => (local, offset, true),
+                (local, offset) if offset.starts_with('-') => (local, offset, false),
+                _ => (text.strip_suffix(['Z', 'z'])?, "+00:00", true),
+            },
+            Some(_) | None => return None,
+        };
+        let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+        let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
+        let utc = humantime::parse_rfc3339_weak(local).ok()?;
+        let offset = Duration::from_secs(hours * 3600 + minutes * 60);
+        let utc = if east {
+            utc.checked_sub(offset)?
+        } else {
+            utc.checked_add(offset)?
+        };
+        let since = utc.duration_since(UNIX_EPOCH).ok()?;
+        Some(Self(u64::try_from(since.as_millis()).ok()?))
+    }
+
     /// This instant moved forward by `by`, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {

@@ -7,6 +7,7 @@
 //! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
 //! | `cluster` | `cluster` |
 //! | `hosted` | `ns`, `tag` |
+//! | `backup` | `backup`, `restore` |
 //! | `access` | `access` |
 //! | `credential_provider` | `credential-provider` |
 //! | `ca` | `ca` |
@@ -27,6 +28,7 @@
 pub mod access;
 pub mod adopt;
 pub mod airgap;
+pub mod backup;
 pub mod bench;
 pub mod ca;
 pub mod cache;

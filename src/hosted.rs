@@ -23,6 +23,7 @@
 //! | `expire` | tags that go by a rule |
 //! | `events` | changes, for those who follow |
 //! | `collect` | the garbage collector, and the expiry of uploads |
+//! | `verify` | whether what is hosted is what it should be |
 //! | `error` | why something was not done |
 //!
 //! Order of locks: an upload's writer, then the digest's, then those of the store; the catalogue's writer is a queue.
@@ -46,6 +47,7 @@ mod sessions;
 mod shape;
 mod surveys;
 mod uploads;
+mod verify;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
@@ -56,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use caches::Caches;
+pub use collect::Collected;
 pub use config::{Config, Expire, Fall, Immutable, ImmutableMode, Overlay};
 pub use error::HostedError;
 pub use events::{Consumer, EventPage, Follower};
@@ -70,14 +73,15 @@ pub use ranges::NameRange;
 use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;
+pub use verify::{Flaw, FlawKind, Verifying};
 
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
 pub use crate::catalogue::hosted::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
 pub use crate::catalogue::hosted::{
-    AtLeast, Condition, DeletedRow, EventRow, Looked, Namespace, NamespaceWanted, Queue, Refused,
-    RepositoryRow, Search, TagMove, TagRow, Visibility,
+    AtLeast, Condition, Deleted, DeletedRow, EventRow, Looked, Namespace, NamespaceWanted, Queue,
+    Refused, RepositoryRow, Search, TagMove, TagRow, Visibility,
 };
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -113,6 +117,8 @@ struct Inner {
     learning: tokio::sync::Mutex<()>,
     news: events::News,
     pace: expire::Paces,
+    /// Garbage is collected by one at a time.
+    collecting: tokio::sync::Mutex<()>,
     /// The last trouble of the garbage collector that was told.
     told: Mutex<Option<String>>,
 }
@@ -146,6 +152,7 @@ impl Hosted {
                 learning: tokio::sync::Mutex::default(),
                 news: events::News::default(),
                 pace: expire::Paces::default(),
+                collecting: tokio::sync::Mutex::default(),
                 told: Mutex::default(),
             }),
         }

@@ -15,6 +15,7 @@
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`hosted`] | what is pushed here: uploads, manifests, tags, the garbage collector | `store`, `catalogue`, `oci` |
+//! | [`backup`] | copies of what is hosted, made beside the server, and their restoration | `store`, `catalogue`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`cluster`] | several nodes: finding them, and asking them for blobs and manifests | `mirror`, `catalogue`, `upstream`, `net`, `oci` |
 //! | [`tier`] | an object store beside the cache: read before upstreams, written after the commit | `mirror`, `store`, `upstream`, `net`, `oci` |
@@ -71,6 +72,7 @@
 pub mod access;
 pub mod app;
 pub mod audit;
+pub mod backup;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;

@@ -13,9 +13,9 @@ use crate::server::http::forwarded::Proxies;
 use crate::telemetry::{Listener, Metrics};
 use admin::Admin;
 pub use admin::{
-    AdminApi, DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag, ExpiryPlan,
-    HostedChange, HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage, NamespaceInfo,
-    NamespaceList, PeopleApi, TagHistory, TagMoveInfo, UploadList,
+    AdminApi, DeletedContent, DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag,
+    ExpiryPlan, HostedChange, HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage,
+    NamespaceInfo, NamespaceList, PeopleApi, TagHistory, TagMoveInfo, UploadList,
 };
 pub use bind_error::BindError;
 use clients::{Entrance, Front};
@@ -48,6 +48,7 @@ pub use tier::{ThisTier, TierStatus};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use transparent::Authority;
+pub use verification::verify;
 pub(crate) use visits::ClientList;
 use visits::Visits;
 
@@ -71,6 +72,7 @@ mod testing;
 mod tier;
 pub mod transparent;
 pub(crate) mod unix;
+mod verification;
 mod visits;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.

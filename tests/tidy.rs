@@ -36,6 +36,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("catalogue", &["oci", "clock", "telemetry"]),
     ("audit", &["clock", "telemetry", "format"]),
     (
+        "backup",
+        &["store", "catalogue", "oci", "clock", "telemetry"],
+    ),
+    (
         "hosted",
         &["store", "catalogue", "oci", "clock", "telemetry"],
     ),
@@ -142,9 +146,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "commands",
         &[
             "access",
+            "backup",
             "catalogue",
             "app",
             "config",
+            "hosted",
             "server",
             "mirror",
             "store",
@@ -484,6 +490,7 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             "src/store/disk/layout",
             // The state directory is no part of the store.
             "src/catalogue/files.rs",
+            "src/backup/files.rs",
             // A socket cannot be bound where another is.
             "src/server/unix.rs",
             "src/access/keys.rs",

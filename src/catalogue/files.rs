@@ -28,6 +28,9 @@ use super::{connection, schema};
 /// The database.
 pub const DATABASE: &str = "catalogue.db";
 
+/// Beside it while a backup is restored: there is no database until all of it is there.
+pub const RESTORING: &str = "catalogue.db.restoring";
+
 const NEW: &str = "catalogue.db.new";
 const LOCK: &str = "catalogue.lock";
 
@@ -65,16 +68,7 @@ impl Files {
     /// # Errors
     /// One line that says what to do.
     pub(super) fn claim(dir: &Path) -> Result<Self, String> {
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(dir);
-        made.map_err(|error| cannot("make the state directory", dir, &error))?;
-        let lock = lock(dir)?;
-        let files = Self {
-            dir: dir.to_owned(),
-            lock,
-        };
+        let files = Self::alone(dir)?;
         if exists(&dir.join(DATABASE))? {
             let header = header_of(&dir.join(DATABASE))?;
             let number = |at: usize| {
@@ -92,6 +86,19 @@ impl Files {
         Ok(files)
     }
 
+    /// Takes the directory, which is made if missing, and looks at no database.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub(super) fn alone(dir: &Path) -> Result<Self, String> {
+        make_private(dir).map_err(|error| cannot("make the state directory", dir, &error))?;
+        let lock = lock(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            lock,
+        })
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -105,6 +112,11 @@ impl Files {
             let name = name.to_string_lossy();
             if name.starts_with(NEW) {
                 fs::remove_file(entry.path()).map_err(|error| cannot("remove", &new, &error))?;
+            } else if name == RESTORING {
+                return Err(format!(
+                    "a restore into {} was cut short: begin it again",
+                    self.dir.display()
+                ));
             } else if name.starts_with(DATABASE) {
                 return Err(format!(
                     "{} is gone, but {name} is beside it, so that there was one: put it back, or a backup of it; move {name} away to begin without what it held",
@@ -123,6 +135,12 @@ impl Files {
         tracing::info!(state_dir = %self.dir.display(), "a new catalogue was made");
         Ok(())
     }
+}
+
+/// Makes a directory that its owner alone may read, if there is none.
+fn make_private(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(DIRECTORY_MODE).create(dir)
 }
 
 /// Options for a file that its owner alone may read.

@@ -11,37 +11,46 @@
 //! | `expire` | tags that go by a rule |
 //! | `events` | changes for those who follow, and the history of tags |
 //! | `collect` | the garbage collector's reviews |
+//! | `check` | whether what it says fits together |
+//! | `let_go` | deleted content that goes at once |
 //! | `rows` | keys and values, as they stand in the tables |
 //! | `queries` | what is read |
 //! | `surveys` | lists for an operator |
 //! | `pages` | what is read for an operator's pages |
+//! | `tags_at` | tags as they were at a time |
 
 mod acts;
+mod check;
 mod collect;
 mod deletes;
 mod events;
 mod expire;
+mod let_go;
 mod manifests;
 mod pages;
 mod queries;
 mod removal;
-mod rows;
+pub(super) mod rows;
 mod surveys;
 pub(super) mod tables;
+pub(super) mod tags_at;
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use rusqlite::Connection;
 
+pub use check::{BadManifest, ManifestPage};
 pub use events::{EventRow, Events, TagMove};
 pub use expire::TagPush;
+pub use let_go::Deleted;
 pub use pages::{
     AtLeast, COUNTED_MAX, LOOKED_AT_MAX, Looked, Queue, RepositoryRow, Search, TagRow,
 };
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 pub use removal::DeletedRow;
 pub use surveys::{AllBytes, ImageRow, ImagesWanted, RepositoryBytes};
+pub use tags_at::TagThen;
 
 use super::changes::put_fact;
 use crate::clock::Timestamp;
@@ -286,6 +295,13 @@ pub enum Act {
         /// Repositories that somebody pushes to.
         active: HashSet<String>,
     },
+    /// Some deleted manifests go at once, and their blobs when nobody may count on them.
+    LetGo {
+        /// Time for which a client may count on a blob.
+        lease_ms: u64,
+    },
+    /// Blobs without any link need not wait for the grace.
+    LetGoCondemned,
     /// A blob that nothing refers to is forgotten. Its file goes after that.
     DropBlob(Digest),
     /// The file of a blob that was forgotten is gone.
@@ -303,6 +319,8 @@ pub enum Done {
     Reviewed(Reviewed),
     /// So many tags have gone by a rule.
     Expired(i64),
+    /// These repositories have lost a deleted manifest each.
+    LetGo(Vec<Repository>),
 }
 
 /// The outcome of a review.
@@ -407,6 +425,8 @@ impl HostedAct {
             | Act::DeleteManifest { .. }
             | Act::DeleteBlob { .. }
             | Act::RestoreTag { .. }
+            | Act::LetGo { .. }
+            | Act::LetGoCondemned
             | Act::DropBlob(_)
             | Act::Dropped(_) => 600,
         }
@@ -437,6 +457,8 @@ impl HostedAct {
             | Act::DeleteManifest { .. }
             | Act::DeleteBlob { .. }
             | Act::RestoreTag { .. }
+            | Act::LetGo { .. }
+            | Act::LetGoCondemned
             | Act::DropBlob(_)
             | Act::Dropped(_) => true,
         }
@@ -519,6 +541,8 @@ impl HostedAct {
                 active,
             } => collect::review(to, &log, (*grace_ms, *lease_ms), active)
                 .map(|done| Ok(Done::Reviewed(done))),
+            Act::LetGo { lease_ms } => let_go::deleted(to, *at, *lease_ms),
+            Act::LetGoCondemned => let_go::condemned(to, *at),
             Act::DropBlob(digest) => collect::drop_blob(to, digest),
             Act::Dropped(digest) => collect::dropped(to, digest),
         }

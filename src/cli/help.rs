@@ -27,7 +27,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ),
     (
         "Hosted repositories",
-        &["ns", "repo", "tag", "events", "adopt"],
+        &["ns", "repo", "tag", "events", "adopt", "backup", "restore"],
     ),
     ("Several nodes", &["cluster"]),
     ("Air-gapped sites", &["export", "import"]),
@@ -64,6 +64,17 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "state",
         "  roadstead state backup -o roadstead-state.backup --state-dir /var/lib/roadstead",
+    ),
+    (
+        "backup",
+        "  roadstead backup -o /backup/roadstead
+  roadstead backup -o roadstead-$(date +%F).tar --state-dir /var/lib/roadstead",
+    ),
+    (
+        "restore",
+        "  roadstead restore /backup/roadstead --state-dir /var/lib/roadstead
+  roadstead restore /backup/roadstead --dry-run
+  roadstead restore --tags-at 2026-12-01T13:00:00Z --dry-run",
     ),
     (
         "ca",

@@ -57,6 +57,8 @@ const PAGES: &[(&str, &str, &str)] = &[
         "From registry:2 (with pushed images)",
         "../migrate/registry.md",
     ),
+    ("backup", "Backup", "../hosted.md#backup-and-restore"),
+    ("restore", "Restore", "../hosted.md#backup-and-restore"),
     (
         "cluster",
         "Several nodes",

@@ -3,12 +3,13 @@
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 
-use super::cache::screen::{Cell, Screen, Table, say, say_json};
+use super::cache::screen::{Cell, Screen, Table, say, say_json, span};
 use super::target::{AdminFlags, Locator, TargetError};
-use crate::format::size;
-use crate::server::{Expired, ExpiryPlan, HostedChange, NamespaceList, TagHistory};
+use crate::format::{plural, size};
+use crate::server::{DeletedContent, Expired, ExpiryPlan, HostedChange, NamespaceList, TagHistory};
 
 const NAMESPACES: &str = "/api/v1/namespaces";
+const COLLECT: &str = "/api/v1/namespaces/gc";
 const RESTORE_NAMESPACE: &str = "/api/v1/namespaces/restore";
 const EXPIRE: &str = "/api/v1/expire";
 const RESTORE: &str = "/api/v1/tags/restore";
@@ -32,6 +33,8 @@ pub enum NsCommand {
     Restore(Named),
     /// Delete the tags that the rules say go now (`hosted.expire`); with --dry-run, show what the next run takes, and when
     Expire(Expire),
+    /// Show how much deleted content there is, or let go of it at once with --now
+    Gc(Collect),
 }
 
 /// Tags of hosted repositories.
@@ -122,6 +125,16 @@ pub struct Expire {
     common: Common,
 }
 
+/// `ns gc`.
+#[derive(Clone, Debug, Args)]
+pub struct Collect {
+    /// Let go of deleted content, which cannot be restored then; content that a client may count on stays until its lease ends
+    #[arg(long)]
+    now: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// `tag restore`.
 #[derive(Clone, Debug, Args)]
 pub struct Restore {
@@ -208,6 +221,7 @@ impl NsCommand {
             Self::Rm(it) => &it.common,
             Self::Restore(it) => &it.common,
             Self::Expire(it) => &it.common,
+            Self::Gc(it) => &it.common,
         }
     }
 
@@ -225,7 +239,6 @@ impl NsCommand {
                 }
                 (Method::POST, named(&it.name, wishes))
             }
-            Self::Ls(_) => (Method::GET, Vec::new()),
             Self::Set(it) => (Method::PUT, named(&it.name, it.wishes.parameters()?)),
             Self::Rm(it) => {
                 let flags = [("content", it.content), ("forever", it.forever)];
@@ -236,6 +249,8 @@ impl NsCommand {
             Self::Restore(it) => (Method::POST, named(&it.name, Vec::new())),
             Self::Expire(it) if it.dry_run => (Method::GET, Vec::new()),
             Self::Expire(_) => (Method::POST, Vec::new()),
+            Self::Gc(it) if it.now => (Method::POST, Vec::new()),
+            Self::Ls(_) | Self::Gc(_) => (Method::GET, Vec::new()),
         })
     }
 
@@ -306,6 +321,10 @@ pub async fn namespaces(command: &NsCommand, place: &Locator) -> Result<(), Targ
         NsCommand::Restore(_) => {
             let done = target.ask(method, RESTORE_NAMESPACE, &parameters).await?;
             tell(done, screen);
+        }
+        NsCommand::Gc(_) => {
+            let content: DeletedContent = target.ask(method, COLLECT, &parameters).await?;
+            show_deleted(&content, screen);
         }
         NsCommand::Create(_) | NsCommand::Set(_) | NsCommand::Rm(_) => {
             let done = target.ask(method, NAMESPACES, &parameters).await?;
@@ -397,6 +416,33 @@ pub(super) fn tell(done: HostedChange, screen: Screen) {
         say("done");
     } else {
         say("it was so already");
+    }
+}
+
+fn show_deleted(content: &DeletedContent, screen: Screen) {
+    if screen.json {
+        say_json(content);
+        return;
+    }
+    let amount = |blobs: u64, bytes: u64| format!("{} ({})", plural(blobs, "blob"), size(bytes));
+    if content.gone_manifests + content.gone_blobs > 0 {
+        let manifests = plural(content.gone_manifests, "manifest");
+        let blobs = amount(content.gone_blobs, content.gone_bytes);
+        say(&format!("gone now: {manifests}, {blobs}"));
+    }
+    let manifests = plural(content.manifests, "manifest");
+    let blobs = amount(content.blobs, content.bytes);
+    say(&format!(
+        "deleted, and can go (--now): {manifests}, {blobs}"
+    ));
+    if content.leased_blobs > 0 {
+        let blobs = amount(content.leased_blobs, content.leased_bytes);
+        let until = content.leased_until.unwrap_or_default();
+        let until = until.since(screen.now);
+        say(&format!(
+            "leased, since a client was told that it is there: {blobs}, the last for {}",
+            span(until)
+        ));
     }
 }
 

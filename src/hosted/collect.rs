@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::EVENTS_MAX;
 use super::{Hosted, HostedError};
-use crate::catalogue::hosted::{ACTIVE_MAX, Act, Done, Reviewed};
+use crate::catalogue::Hold;
+use crate::catalogue::hosted::{ACTIVE_MAX, Act, Deleted, Done, Reviewed};
 use crate::oci::Digest;
 
 /// Time between two looks at what is due, at most and at least: a quarter of the grace.
@@ -18,10 +19,21 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(200);
 /// Reviews in a row, before somebody else has a turn.
 const ROUNDS_MAX: usize = 1_000;
 
+/// Content that has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Manifests that could be restored.
+    pub manifests: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 impl Hosted {
     /// Collects garbage, until `stop`.
     pub(super) async fn collect(&self, stop: &CancellationToken) {
-        self.drop_doomed().await;
+        self.tell(self.drop_doomed().await.err());
         loop {
             let pause = self.config().gc_grace / 4;
             let pause = pause.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
@@ -36,10 +48,13 @@ impl Hosted {
             }
             self.expire().await;
             self.count().await;
+            let _alone = self.inner.collecting.lock().await;
             let collected = self.collect_due(stop).await;
+            // Those that somebody read, or that a backup held.
+            let dropped = self.drop_doomed().await;
             let trimmed = self.trim_events(EVENTS_MAX).await;
             let expired = self.expire_tags(stop).await;
-            let failed = collected.and(trimmed).and(expired);
+            let failed = collected.and(dropped).and(trimmed).and(expired);
             self.tell(failed.err());
         }
     }
@@ -48,26 +63,66 @@ impl Hosted {
     ///
     /// # Errors
     /// [`HostedError`].
-    pub async fn collect_due(&self, stop: &CancellationToken) -> Result<(), HostedError> {
+    pub async fn collect_due(&self, stop: &CancellationToken) -> Result<Collected, HostedError> {
+        let mut collected = Collected::default();
         for _ in 0..ROUNDS_MAX {
             if stop.is_cancelled() {
-                return Ok(());
+                break;
             }
             let reviewed = self.review().await?;
             if reviewed.due == 0 {
-                return Ok(());
+                break;
             }
             for digest in &reviewed.ready {
-                self.drop_blob(digest).await?;
+                if let Some(bytes) = self.drop_blob(digest).await? {
+                    collected.blobs += 1;
+                    collected.bytes += bytes;
+                }
             }
             tokio::task::yield_now().await;
         }
-        Ok(())
+        Ok(collected)
+    }
+
+    /// Deleted content that could go now.
+    ///
+    /// # Errors
+    /// [`HostedError`].
+    pub async fn garbage(&self) -> Result<Deleted, HostedError> {
+        let now = self.inner.clock.now();
+        let lease_ms = ms(self.config().upload_expiry);
+        Ok(self.inner.catalogue.hosted_garbage(now, lease_ms).await?)
+    }
+
+    /// Lets go of deleted content, which could be restored otherwise, as far as nobody may count on it.
+    ///
+    /// # Errors
+    /// [`HostedError`]: a backup is being made, for example.
+    pub async fn let_go(&self, by: &str) -> Result<Collected, HostedError> {
+        // Before anything is forgotten.
+        drop(self.may_remove().await?);
+        let _alone = self.inner.collecting.lock().await;
+        let lease_ms = ms(self.config().upload_expiry);
+        let mut manifests = 0;
+        while let Done::LetGo(repositories) = self.act(Act::LetGo { lease_ms }, by).await? {
+            for repository in &repositories {
+                self.inner.caches.deleted(repository);
+            }
+            manifests += repositories.len() as u64;
+        }
+        let stop = CancellationToken::new();
+        let before = self.collect_due(&stop).await?;
+        self.act(Act::LetGoCondemned, by).await?;
+        let after = self.collect_due(&stop).await?;
+        Ok(Collected {
+            manifests,
+            blobs: before.blobs + after.blobs,
+            bytes: before.bytes + after.bytes,
+        })
     }
 
     async fn review(&self) -> Result<Reviewed, HostedError> {
         let config = self.config();
-        let ms = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
         let active: HashSet<String> = self
             .inner
             .sessions
@@ -93,45 +148,52 @@ impl Hosted {
         Ok(reviewed)
     }
 
-    /// Forgets a blob without a use, then deletes its file. Nobody publishes it meanwhile.
-    async fn drop_blob(&self, digest: &Digest) -> Result<(), HostedError> {
-        let _locked = self.lock(digest).await;
-        if self.act(Act::DropBlob(*digest), "gc").await? == Done::Changed {
-            tracing::info!(%digest, "a hosted blob that nothing refers to is deleted");
-            self.drop_file(digest).await?;
-        }
-        Ok(())
+    /// The right to remove files of blobs, unless a backup is being made; held from before a row goes until its file has
+    /// gone (the proof is in `backup`).
+    pub(super) async fn may_remove(&self) -> Result<Hold, HostedError> {
+        let dir = self.inner.catalogue.dir().to_owned();
+        let taken = tokio::task::spawn_blocking(move || Hold::to_remove(&dir)).await;
+        let taken = taken.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        taken.map_err(|error| HostedError::Held(error.to_string()))
     }
 
-    /// Deletes the file of a blob that was forgotten. The digest's lock is held.
-    async fn drop_file(&self, digest: &Digest) -> Result<(), HostedError> {
+    /// Forgets a blob without a use, then deletes its file. Nobody publishes it meanwhile.
+    async fn drop_blob(&self, digest: &Digest) -> Result<Option<u64>, HostedError> {
+        let _locked = self.lock(digest).await;
+        let _may = self.may_remove().await?;
+        if self.act(Act::DropBlob(*digest), "gc").await? == Done::Changed {
+            tracing::info!(%digest, "a hosted blob that nothing refers to is deleted");
+            return self.drop_file(digest).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Deletes the file of a blob that was forgotten; bytes that came free. The digest's lock is held, and the right to
+    /// remove.
+    async fn drop_file(&self, digest: &Digest) -> Result<u64, HostedError> {
         use crate::store::Removal;
         // An index that was lost may not know it yet.
         self.inner.store.scan().find(digest).await;
-        match self.inner.store.contents().remove(digest).await {
-            Removal::Removed(_) | Removal::Absent => {
-                self.act(Act::Dropped(*digest), "gc").await.map(drop)
-            }
-            // Somebody reads it: after the next start.
-            Removal::Open | Removal::Pinned => Ok(()),
-        }
+        let bytes = match self.inner.store.contents().remove(digest).await {
+            Removal::Removed(bytes) => bytes,
+            Removal::Absent => 0,
+            // Somebody reads it: the next time.
+            Removal::Open | Removal::Pinned => return Ok(0),
+        };
+        self.act(Act::Dropped(*digest), "gc").await?;
+        Ok(bytes)
     }
 
     /// Deletes the files of blobs that were forgotten before.
-    async fn drop_doomed(&self) {
-        let Ok(doomed) = self.inner.catalogue.hosted_doomed().await else {
-            return;
-        };
-        for digest in doomed {
+    async fn drop_doomed(&self) -> Result<(), HostedError> {
+        for digest in self.inner.catalogue.hosted_doomed().await? {
             let _locked = self.lock(&digest).await;
-            let is_hosted = self.inner.catalogue.hosts(&digest).await;
-            if matches!(is_hosted, Ok(false))
-                && let Err(error) = self.drop_file(&digest).await
-            {
-                self.tell(Some(error));
-                return;
+            let _may = self.may_remove().await?;
+            if !self.inner.catalogue.hosts(&digest).await? {
+                self.drop_file(&digest).await?;
             }
         }
+        Ok(())
     }
 
     /// Ends uploads to which nothing has come for too long.
@@ -173,4 +235,8 @@ impl Hosted {
             *told = error;
         }
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -56,6 +56,9 @@ pub enum HostedError {
     /// A blob that is known cannot be read.
     #[error("the blob {0} cannot be read")]
     Damaged(Digest),
+    /// No file may be removed now: why.
+    #[error("nothing is removed now: {0}")]
+    Held(String),
     /// A tag may not be moved or deleted.
     #[error("the tag {0} is immutable (hosted.immutable)")]
     Immutable(String),

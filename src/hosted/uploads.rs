@@ -334,6 +334,13 @@ impl Hosted {
 
     /// Removes the file of a blob that has no row. The digest's lock is held.
     async fn drop_orphan(&self, digest: &Digest) {
+        let _may = match self.may_remove().await {
+            Ok(may) => may,
+            Err(error) => {
+                tracing::info!(%digest, %error, "the file of a blob that was refused stays; `roadstead verify --repair` removes it");
+                return;
+            }
+        };
         if let Ok(false) = self.inner.catalogue.hosts(digest).await {
             self.inner.store.contents().remove(digest).await;
         }

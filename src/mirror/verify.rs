@@ -73,6 +73,8 @@ pub enum Fault {
     Missing,
     /// Nothing is known of an image of this name.
     Unknown,
+    /// A file of hosted content that no repository has.
+    Stray,
 }
 
 /// Something that is not as it should be.

@@ -33,9 +33,9 @@ use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
 pub use hosted::{
-    DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag, ExpiryPlan, HostedChange,
-    HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage, NamespaceInfo, NamespaceList,
-    TagHistory, TagMoveInfo, UploadList,
+    DeletedContent, DeletedInfo, DeletedList, EventInfo, EventList, Expired, ExpiringTag,
+    ExpiryPlan, HostedChange, HostedImage, HostedPage, HostedRepositoryUsage, HostedUsage,
+    NamespaceInfo, NamespaceList, TagHistory, TagMoveInfo, UploadList,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
@@ -249,7 +249,13 @@ impl Admin {
             return Box::pin(people::answer(&self.people, request, changes)).await;
         }
         if path == audit::PATH {
-            return audit::answer(&self.mirror, &head);
+            let stores = audit::Stores {
+                mirror: &self.mirror,
+                hosted: self.hosted.as_ref(),
+                tasks: &self.acts,
+                stop: &self.stop,
+            };
+            return audit::answer(&stores, &head);
         }
         if matches!(path, visits::CLIENTS | visits::PULLS) {
             return visits::answer(&self.visits, &head);

@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod adopt;
+mod backup;
 mod broken;
 mod collect;
 mod commands;
@@ -10,6 +11,7 @@ mod deletes;
 mod events;
 mod expire;
 mod killed;
+mod let_go;
 mod manifests;
 mod mounts;
 mod names;
@@ -17,6 +19,7 @@ mod pages;
 mod push;
 mod removal;
 mod search;
+mod verify;
 
 use std::time::Duration;
 

@@ -139,22 +139,34 @@ fn manifest(
     let Some(path) = path.optional()? else {
         return forget(to, entry);
     };
-    let due = now.saturating_add(lease);
-    // Who was told a moment ago that a blob of it is there has time to use it.
+    purge(to, entry.place, &entry.digest, now.saturating_add(lease))?;
+    done.changed.extend(Repository::parse(&path));
+    Ok(())
+}
+
+/// A manifest that was deleted goes for good. Its blobs are looked at at `due`: who was told a moment ago that one of them
+/// is there has time to use it.
+pub(super) fn purge(
+    to: &Connection,
+    manifest: i64,
+    digest: &[u8],
+    due: i64,
+) -> rusqlite::Result<()> {
     let sql = "UPDATE hosted_links SET lease_ms = max(lease_ms, ?2)
         WHERE repository = (SELECT repository FROM hosted_manifests WHERE id = ?1)
         AND digest IN (SELECT digest FROM hosted_references WHERE manifest = ?1 AND NOT is_manifest)";
-    to.prepare_cached(sql)?.execute(params![entry.place, due])?;
+    to.prepare_cached(sql)?.execute(params![manifest, due])?;
     let sql = "INSERT OR REPLACE INTO hosted_reviews (kind, place, digest, due_ms)
         SELECT ?2, repository, digest, ?3 FROM hosted_references WHERE manifest = ?1 AND NOT is_manifest";
     to.prepare_cached(sql)?
-        .execute(params![entry.place, rows::LINK, due])?;
+        .execute(params![manifest, rows::LINK, due])?;
     to.prepare_cached("DELETE FROM hosted_manifests WHERE id = ?1")?
-        .execute([entry.place])?;
+        .execute([manifest])?;
     let sql = "DELETE FROM hosted_bytes WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM hosted_manifests WHERE digest = ?1)";
-    to.prepare_cached(sql)?.execute([&entry.digest])?;
-    forget(to, entry)?;
-    done.changed.extend(Repository::parse(&path));
+    to.prepare_cached(sql)?.execute([digest])?;
+    let sql = "DELETE FROM hosted_reviews WHERE kind = ?1 AND place = ?2 AND digest = ?3";
+    to.prepare_cached(sql)?
+        .execute(params![rows::MANIFEST, manifest, digest])?;
     Ok(())
 }
 

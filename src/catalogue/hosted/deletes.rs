@@ -162,7 +162,7 @@ pub(super) fn restore(
 }
 
 /// A manifest is there again, the manifests that it names, and those that refer to it and were deleted with it.
-fn revive_all(to: &Connection, repository: i64, manifest: i64) -> rusqlite::Result<()> {
+pub(super) fn revive_all(to: &Connection, repository: i64, manifest: i64) -> rusqlite::Result<()> {
     let mut waiting = vec![manifest];
     for _ in 0..REVIVED_MAX {
         let Some(manifest) = waiting.pop() else {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    DeletedRow, Done, HostedAct, Namespace, NamespaceWanted, Refused, TagPush, Visibility,
+    Deleted, DeletedRow, Done, HostedAct, Namespace, NamespaceWanted, Refused, TagPush, Visibility,
 };
 use super::{expire, removal, rows};
 use crate::catalogue::changes::Change;
@@ -267,13 +267,11 @@ impl Catalogue {
     ) -> Result<Vec<Repository>, CatalogueError> {
         let digest = *digest;
         self.ask(move |from| {
-            let sql = "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
-                WHERE l.digest = ?1 AND l.deleted_ms IS NULL AND r.deleted_ms IS NULL LIMIT ?2";
-            let mut query = from.prepare_cached(sql)?;
-            let key = params![rows::key(&digest), page(limit)];
-            let paths = query.query_map(key, |row| row.get::<_, String>(0))?;
-            let paths = paths.collect::<rusqlite::Result<Vec<String>>>()?;
-            Ok(paths.iter().filter_map(|it| Repository::parse(it).ok()).collect())
+            let paths = rows::holders(from, &digest, limit)?;
+            Ok(paths
+                .iter()
+                .filter_map(|it| Repository::parse(it).ok())
+                .collect())
         })
         .await
     }
@@ -383,6 +381,19 @@ impl Catalogue {
             query.query_row([super::PACE], |row| row.get(0)).optional()
         })
         .await
+    }
+
+    /// Deleted content that could go. Waits for as long as it takes.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn hosted_garbage(
+        &self,
+        at: Timestamp,
+        lease_ms: u64,
+    ) -> Result<Deleted, CatalogueError> {
+        self.ask_at_leisure(move |from| super::let_go::look(from, at, lease_ms))
+            .await
     }
 
     /// The length of the garbage collector's queue.

@@ -80,7 +80,7 @@ pub(super) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(super) fn count(number: i64) -> u64 {
+pub(in crate::catalogue) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
@@ -186,4 +186,51 @@ pub(super) fn within_quota(
         }),
         Some(_) | None => Ok(()),
     })
+}
+
+/// The blobs after `after`, sorted by their keys, with their sizes.
+pub(in crate::catalogue) fn blobs_after(
+    from: &Connection,
+    after: Option<&Digest>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Digest, u64)>> {
+    let sql = "SELECT digest, size FROM hosted_blobs WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+    let mut query = from.prepare_cached(sql)?;
+    let after = after.map(key).unwrap_or_default();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = query.query_map(params![after, limit], |row| {
+        let key: Vec<u8> = row.get(0)?;
+        Ok((digest(&key)?, count(row.get(1)?)))
+    })?;
+    found.collect()
+}
+
+/// The size of a blob.
+pub(in crate::catalogue) fn blob(
+    from: &Connection,
+    digest: &Digest,
+) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT size FROM hosted_blobs WHERE digest = ?1";
+    let mut query = from.prepare_cached(sql)?;
+    let size = query
+        .query_row([key(digest)], |row| row.get(0))
+        .optional()?;
+    Ok(size.map(count))
+}
+
+/// Repositories that are named where something is wrong.
+pub(in crate::catalogue) const NAMED_MAX: usize = 20;
+
+/// The repositories that have a blob, at most `limit`.
+pub(in crate::catalogue) fn holders(
+    from: &Connection,
+    digest: &Digest,
+    limit: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT r.path FROM hosted_links l JOIN hosted_repositories r ON r.id = l.repository
+        WHERE l.digest = ?1 AND l.deleted_ms IS NULL AND r.deleted_ms IS NULL LIMIT ?2";
+    let mut query = from.prepare_cached(sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let paths = query.query_map(params![key(digest), limit], |row| row.get(0))?;
+    paths.collect()
 }

@@ -68,6 +68,7 @@ fn words(finding: &Finding) -> String {
         Fault::WrongSize => "wrong size",
         Fault::Missing => "missing",
         Fault::Unknown => "unknown",
+        Fault::Stray => "stray",
     };
     let mut text = fault.to_owned();
     let images = finding.images.join(", ");

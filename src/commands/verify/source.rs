@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Job, VerifyError};
-use crate::app::Unserved;
+use crate::app::{StartError, Unserved};
 use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, AdminError, Payload};
 use crate::config::Config;
+use crate::hosted::Hosted;
 use crate::mirror::{Mirror, VerifyEvent};
+use crate::server::verify;
 
 /// Events as they come.
 pub(super) enum Events {
@@ -128,23 +130,26 @@ impl Own {
         let clock = Arc::new(SystemClock);
         // A repair stores content again, and then the bounds are kept to, as by a server.
         let opened = if job.repair {
-            Unserved::open(config, clock).await
+            Unserved::open(config.clone(), Arc::clone(&clock) as _).await
         } else {
-            Unserved::look_into(config, clock).await
+            Unserved::look_into(config.clone(), Arc::clone(&clock) as _).await
         };
-        let Unserved { mirror, store, .. } = opened.map_err(|error| {
+        let refused = |error: StartError| {
             let admin = &job.admin;
             VerifyError(format!("nobody answers at {admin}, and {error}"))
-        })?;
-        let events = mirror
-            .operator()
-            .audit()
-            .begin(job.images.clone(), job.repair);
-        let events = events.map_err(|busy| VerifyError(busy.to_string()))?;
+        };
+        let opened = opened.map_err(refused)?;
+        let hosted = opened.hosted(&config, clock, job.repair).await;
+        let hosted = hosted.map_err(refused)?;
+        let Unserved { mirror, store, .. } = opened;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (images, repair) = (job.images.clone(), job.repair);
+        let events = verify(&mirror, hosted.as_ref(), images, repair, &tasks, &stop);
+        let events = events.map_err(|busy| VerifyError(busy.to_string()))?;
         if job.repair {
-            // It writes what changes in the index.
+            // They write what changes in the index.
             tasks.spawn(store.run(stop.clone()));
+            tasks.spawn(keep(hosted, stop.clone()));
         }
         Ok(Events::Own(Box::new(Self {
             events,
@@ -152,6 +157,13 @@ impl Own {
             tasks,
             stop,
         })))
+    }
+}
+
+/// Has the store of what is hosted do what it does by itself.
+async fn keep(hosted: Option<Hosted>, stop: CancellationToken) {
+    if let Some(hosted) = hosted {
+        hosted.keep_store(stop).await;
     }
 }
 

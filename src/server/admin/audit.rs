@@ -11,12 +11,16 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::answer::AdminBody;
 use super::error::AdminError;
 use super::query::Query;
+use crate::hosted::Hosted;
 use crate::mirror::{Mirror, VERIFY_IMAGES_MAX, VerifyEvent};
 use crate::oci::ImageName;
+use crate::server::verification::verify;
 
 /// The path.
 pub(crate) const PATH: &str = "/api/v1/verify";
@@ -24,16 +28,24 @@ pub(crate) const PATH: &str = "/api/v1/verify";
 /// While a blob is fetched again there is nothing to tell; an empty line shows that somebody is there.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(10);
 
+/// What is looked at, and by whom.
+pub(super) struct Stores<'a> {
+    pub(super) mirror: &'a Mirror,
+    pub(super) hosted: Option<&'a Hosted>,
+    pub(super) tasks: &'a TaskTracker,
+    pub(super) stop: &'a CancellationToken,
+}
+
 /// Answers a request for the path.
-pub(crate) fn answer(mirror: &Mirror, request: &request::Parts) -> Response<AdminBody> {
-    match begin(mirror, request) {
+pub(super) fn answer(stores: &Stores<'_>, request: &request::Parts) -> Response<AdminBody> {
+    match begin(stores, request) {
         Ok(events) => lines(events),
         Err(error) => error.into_response(),
     }
 }
 
 fn begin(
-    mirror: &Mirror,
+    stores: &Stores<'_>,
     request: &request::Parts,
 ) -> Result<mpsc::Receiver<VerifyEvent>, AdminError> {
     if request.method != Method::POST {
@@ -51,7 +63,13 @@ fn begin(
         ImageName::parse(name).map_err(|error| AdminError::bad(format!("image {name:?}: {error}")))
     });
     let images = images.collect::<Result<Vec<_>, _>>()?;
-    let begun = mirror.operator().audit().begin(images, repair);
+    let Stores {
+        mirror,
+        hosted,
+        tasks,
+        stop,
+    } = stores;
+    let begun = verify(mirror, *hosted, images, repair, tasks, stop);
     begun.map_err(|busy| AdminError::new(StatusCode::CONFLICT, busy.to_string()))
 }
 

@@ -9,9 +9,11 @@ use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
 use super::query::Query;
 use crate::audit::Change;
+use crate::clock::Timestamp;
 use crate::format;
 use crate::hosted::{
-    Hosted, HostedError, Namespace, NamespaceWanted, Refused, SessionInfo, Visibility,
+    Collected, Deleted, Hosted, HostedError, Namespace, NamespaceWanted, Refused, SessionInfo,
+    Visibility,
 };
 use crate::mirror::{Mirror, Vacancy};
 use crate::oci::{Digest, Repository, Tag};
@@ -36,6 +38,7 @@ const DELETED: &str = "/api/v1/deleted";
 const REPOSITORIES: &str = "/api/v1/repositories";
 const RESTORE_REPOSITORY: &str = "/api/v1/repositories/restore";
 const RESTORE_NAMESPACE: &str = "/api/v1/namespaces/restore";
+const COLLECT: &str = "/api/v1/namespaces/gc";
 
 /// Whoever acts, in the history of tags.
 const OPERATOR: &str = "operator";
@@ -76,6 +79,29 @@ pub struct HostedChange {
     pub changed: bool,
 }
 
+/// Deleted content: what has gone now, and what could go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedContent {
+    /// Deleted manifests that have gone now, and cannot be restored.
+    pub gone_manifests: u64,
+    /// Blobs that have gone now.
+    pub gone_blobs: u64,
+    /// Their bytes.
+    pub gone_bytes: u64,
+    /// Deleted manifests that can be restored.
+    pub manifests: u64,
+    /// Blobs that only deleted manifests name, or none, and that can go.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Likewise, but a client was told that they are there, and may count on it.
+    pub leased_blobs: u64,
+    /// Their bytes.
+    pub leased_bytes: u64,
+    /// When the last of these leases ends, in milliseconds since 1970.
+    pub leased_until: Option<Timestamp>,
+}
+
 /// True if a path is of what is hosted.
 pub(super) fn is_of_hosted(path: &str) -> bool {
     matches!(
@@ -90,6 +116,7 @@ pub(super) fn is_of_hosted(path: &str) -> bool {
             | REPOSITORIES
             | RESTORE_REPOSITORY
             | RESTORE_NAMESPACE
+            | COLLECT
             | images::IMAGES
             | images::USAGE
     )
@@ -141,6 +168,7 @@ async fn ask(
             removal::restore_repository(hosted, &head.method, query, changes).await
         }
         RESTORE_NAMESPACE => removal::restore_namespace(hosted, &head.method, query, changes).await,
+        COLLECT => collect(hosted, &head.method, query, changes).await,
         RESTORE => restore(hosted, &head.method, query, changes).await,
         path => images::answer(hosted, &head.method, path, query).await,
     }
@@ -305,6 +333,47 @@ async fn uploads(hosted: &Hosted, method: &Method, mut query: Query) -> Answer {
     }
 }
 
+async fn collect(
+    hosted: &Hosted,
+    method: &Method,
+    query: Query,
+    changes: &mut Vec<Change>,
+) -> Answer {
+    query.end()?;
+    let gone = match *method {
+        Method::GET | Method::HEAD => Collected::default(),
+        Method::POST => {
+            let gone = hosted.let_go(OPERATOR).await?;
+            let after = serde_json::json!({
+                "manifests": gone.manifests, "blobs": gone.blobs, "bytes": gone.bytes,
+            });
+            changes.push(told("deleted content let go", String::new(), after));
+            gone
+        }
+        _ => return Err(AdminError::method("GET, HEAD, POST")),
+    };
+    let Deleted {
+        manifests,
+        blobs,
+        bytes,
+        leased_blobs,
+        leased_bytes,
+        leased_until,
+    } = hosted.garbage().await?;
+    let answer = DeletedContent {
+        gone_manifests: gone.manifests,
+        gone_blobs: gone.blobs,
+        gone_bytes: gone.bytes,
+        manifests,
+        blobs,
+        bytes,
+        leased_blobs,
+        leased_bytes,
+        leased_until,
+    };
+    json(StatusCode::OK, &answer)
+}
+
 async fn restore(
     hosted: &Hosted,
     method: &Method,
@@ -392,6 +461,7 @@ impl From<HostedError> for AdminError {
             HostedError::Offset(_)
             | HostedError::Writing(_)
             | HostedError::OverQuota { .. }
+            | HostedError::Held(_)
             | HostedError::Immutable(_) => StatusCode::CONFLICT,
             HostedError::TooManyFollowers(_) => StatusCode::TOO_MANY_REQUESTS,
             HostedError::Catalogue(_)

@@ -345,7 +345,7 @@ impl Handler {
     ) -> Result<Reply, ApiError> {
         match owner {
             Owner::Upstream(upstream, _) => {
-                Box::pin(self.mirror.visibility().greet(upstream)).await?
+                Box::pin(self.mirror.visibility().greet(upstream)).await?;
             }
             Owner::Us => visitor.map_or(Ok(()), |it| it.greet(request.head))?,
         }

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -154,7 +154,8 @@ impl Answer {
     fn life(&self, now: Timestamp) -> Result<Option<Duration>, &'static str> {
         let life = match (&self.expires_at, self.expires_in) {
             (Some(text), _) => {
-                let end = instant(text).ok_or("its ExpiresAt is no time of RFC 3339")?;
+                let end =
+                    Timestamp::of_rfc3339(text).ok_or("its ExpiresAt is no time of RFC 3339")?;
                 end.since(now)
             }
             (None, Some(seconds)) => Duration::from_secs(seconds),
@@ -180,30 +181,6 @@ impl Answer {
             password: secret,
         }))
     }
-}
-
-/// A time of RFC 3339, with any offset.
-fn instant(text: &str) -> Option<Timestamp> {
-    let text = text.trim();
-    let (local, offset, east) = match text.len().checked_sub("+00:00".len()) {
-        Some(at) if text.is_char_boundary(at) => match text.split_at(at) {
-            (local, offset) if offset.starts_with('+') => (local, offset, true),
-            (local, offset) if offset.starts_with('-') => (local, offset, false),
-            _ => (text.strip_suffix(['Z', 'z'])?, "+00:00", true),
-        },
-        Some(_) | None => return None,
-    };
-    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-    let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
-    let utc = humantime::parse_rfc3339_weak(local).ok()?;
-    let offset = Duration::from_secs(hours * 3600 + minutes * 60);
-    let utc = if east {
-        utc.checked_sub(offset)?
-    } else {
-        utc.checked_add(offset)?
-    };
-    let since = utc.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp(u64::try_from(since.as_millis()).ok()?))
 }
 
 /// The user name under which a helper gives an identity token (docker/cli, native credential store).

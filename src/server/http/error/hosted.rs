@@ -120,7 +120,9 @@ impl From<HostedError> for ApiError {
             E::Catalogue(CatalogueError::TooLarge) => {
                 (Status::PAYLOAD_TOO_LARGE, Code::ManifestInvalid)
             }
-            E::Catalogue(_) | E::Store(_) => (Status::SERVICE_UNAVAILABLE, Code::Unavailable),
+            E::Catalogue(_) | E::Store(_) | E::Held(_) => {
+                (Status::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
             E::Name(_) => (Status::BAD_REQUEST, Code::NameInvalid),
             E::NoUpload => (Status::NOT_FOUND, Code::BlobUploadUnknown),
             E::Offset(_) => (Status::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
@@ -136,7 +138,7 @@ impl From<HostedError> for ApiError {
         let message = match &error {
             E::Catalogue(_) => "hosted repositories cannot be read or written now".to_owned(),
             E::Store(error) if error.is_room() => {
-                "there is no room for more hosted content (hosted.max_size)".to_owned()
+                "there is no room for more hosted content (hosted.max_size); `roadstead ns gc --now` lets go of deleted content at once".to_owned()
             }
             E::Store(error) if error.is_passing() => {
                 "nothing can be pushed here now; go on in a moment".to_owned()
@@ -153,6 +155,7 @@ impl From<HostedError> for ApiError {
             | E::TooMany
             | E::OverQuota { .. }
             | E::TooManyFollowers(_)
+            | E::Held(_)
             | E::Immutable(_)) => other.to_string(),
         };
         let mut refusal = Self::new(status, code, message, &error);
