@@ -147,7 +147,7 @@ impl Hosted {
                 repository = %abandoned.repository,
                 client = %abandoned.client,
                 bytes = abandoned.length(),
-                "too many uploads: one that nobody has gone on with for minutes was ended for a new one"
+                "too many uploads: one that was idle for minutes was ended for a new one"
             );
             self.forget(&abandoned).await;
         }

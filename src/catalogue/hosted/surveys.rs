@@ -114,6 +114,7 @@ impl Catalogue {
     }
 }
 
+/// Repositories that are deleted have names that begin with `#`.
 fn images(
     from: &Connection,
     wanted: &ImagesWanted,
@@ -122,6 +123,7 @@ fn images(
     let sql = "SELECT r.path, t.name, m.digest, m.media_type, t.moved_ms, t.moved_by, m.id
         FROM hosted_repositories r CROSS JOIN hosted_tags t ON t.repository = r.id CROSS JOIN hosted_manifests m ON m.id = t.manifest
         WHERE r.path >= ?1 AND NOT (r.path = ?1 AND t.name <= ?2) AND m.deleted_ms IS NULL
+        AND substr(r.path, 1, 1) <> '#'
         AND (?3 IS NULL OR r.path = ?3 OR (?4 IS NULL AND substr(r.path, 1, length(?3) + 1) = ?3 || '/'))
         AND (?4 IS NULL OR t.name = ?4)
         ORDER BY r.path, t.name LIMIT ?5";
@@ -180,7 +182,7 @@ fn repositories(from: &Connection) -> rusqlite::Result<Vec<RepositoryBytes>> {
             SELECT m.repository, m.size, EXISTS (SELECT 1 FROM hosted_manifests o
                 WHERE o.digest = m.digest AND o.repository <> m.repository AND o.deleted_ms IS NULL)
                 FROM hosted_manifests m WHERE m.deleted_ms IS NULL
-        ) u ON u.repository = r.id GROUP BY r.id ORDER BY r.path LIMIT ?1";
+        ) u ON u.repository = r.id WHERE substr(r.path, 1, 1) <> '#' GROUP BY r.id ORDER BY r.path LIMIT ?1";
     let limit = i64::try_from(REPOSITORIES_MAX).unwrap_or(i64::MAX);
     let mut query = from.prepare_cached(sql)?;
     let found = query.query_map([limit], |row| {

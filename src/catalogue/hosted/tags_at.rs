@@ -78,11 +78,7 @@ pub(in crate::catalogue) fn put_back(
     at: Timestamp,
     by: &str,
 ) -> rusqlite::Result<()> {
-    let log = Log {
-        at,
-        by,
-        rule: None,
-    };
+    let log = Log { at, by, rule: None };
     for it in moves.iter().filter(|it| !it.is_gone) {
         let Some(id) = rows::repository(to, it.repository.as_str())? else {
             continue;

@@ -357,13 +357,15 @@ async fn a_backup_that_is_torn_or_damaged_is_refused_and_leaves_no_half_state() 
     assert!(refused.to_string().contains("is not empty"), "{refused}");
 }
 
+/// A word of the refusal, and the harm.
+type Harm<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[tokio::test]
 async fn a_backup_that_was_harmed_is_refused_by_name_and_no_server_begins_without_it() {
     let mirror = registry().start().await;
     mirror.image("team/a", "v1", b"layer").await;
     let dir = TempDir::new().unwrap();
     let hex = sha256(b"layer")["sha256:".len()..].to_owned();
-    type Harm<'a> = (&'a str, &'a dyn Fn(&Path));
     let harms: [Harm<'_>; 4] = [
         ("no backup.json", &|to| {
             std::fs::remove_file(to.join("backup.json")).unwrap();

@@ -219,7 +219,7 @@ async fn remove(hosted: &Hosted, mut query: Query) -> Answer {
     } = need(hosted, &text)?;
     if all {
         let why = format!(
-            "{repository} is hosted, and not removed as a whole: delete its tags and manifests by their names"
+            "{repository} is hosted: `roadstead repo rm {repository}` deletes the whole of it"
         );
         return Err(AdminError::new(StatusCode::CONFLICT, why));
     }
