@@ -108,7 +108,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     names: Names,
-    caches: Caches,
+    caches: Arc<Caches>,
     sessions: Sessions,
     intake: Intake,
     digests: Vec<tokio::sync::Mutex<()>>,
@@ -134,6 +134,9 @@ impl Hosted {
         metrics: Metrics,
     ) -> Self {
         metrics.counts_hosted();
+        let caches = Arc::new(Caches::new());
+        let told = Arc::clone(&caches);
+        catalogue.watch_hosted(move |act| told.acted(act));
         Self {
             inner: Arc::new(Inner {
                 names: Names::new(&config),
@@ -142,7 +145,7 @@ impl Hosted {
                 store,
                 clock,
                 metrics,
-                caches: Caches::new(),
+                caches,
                 sessions: Sessions::default(),
                 intake: Intake::default(),
                 digests: (0..DIGEST_LOCKS)
@@ -249,9 +252,18 @@ impl Hosted {
         by: &str,
     ) -> Result<bool, HostedError> {
         names::check(&wanted.name)?;
-        let done = self.act(Act::PutNamespace { wanted, only_new }, by).await?;
-        self.learn().await?;
-        Ok(done == Done::Changed)
+        let (hosted, by) = (self.clone(), by.to_owned());
+        // What it means is learnt, also where its client has gone.
+        let putting = self.inner.tasks.spawn(async move {
+            let act = Act::PutNamespace { wanted, only_new };
+            let done = hosted.act(act, &by).await?;
+            hosted.learn().await?;
+            Ok(done == Done::Changed)
+        });
+        putting.await.unwrap_or_else(|error| {
+            let why = format!("the namespace was not made: {error}");
+            Err(HostedError::Store(crate::store::StoreError::Failing(why)))
+        })
     }
 
     /// Memory for what a client is sending.

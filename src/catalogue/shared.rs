@@ -1,10 +1,12 @@
 //! The state that the writer and those who ask have between them.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rusqlite::{Connection, Row};
 
+use super::hosted::Act;
 use crate::oci::directory::Source;
 use crate::oci::{Repository, UpstreamName};
 use crate::telemetry::Metrics;
@@ -15,6 +17,17 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     trouble: Mutex<Option<String>>,
     pub(super) repositories: RwLock<Repositories>,
+    /// Told of each act that is durable, before whoever asked for it is: that one may have gone.
+    pub(super) watch: OnceLock<Watch>,
+}
+
+/// Whoever remembers what the catalogue says, and forgets it with an act.
+pub(super) struct Watch(pub(super) Box<dyn Fn(&Act) + Send + Sync>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 /// The repositories that something was imported into.
@@ -32,6 +45,7 @@ impl Shared {
             metrics,
             trouble: Mutex::default(),
             repositories: RwLock::new(Repositories::These(HashSet::new())),
+            watch: OnceLock::new(),
         }
     }
 

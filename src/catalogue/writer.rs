@@ -119,6 +119,11 @@ impl Writer {
                         for source in job.change.imports_into() {
                             self.shared.has_one_more(source);
                         }
+                        if let (Change::Hosted(act), Some(watch)) =
+                            (&job.change, self.shared.watch.get())
+                        {
+                            (watch.0)(&act.act);
+                        }
                     }
                     // Nobody may wait any more.
                     job.answer.send(result).ok();

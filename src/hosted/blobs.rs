@@ -41,10 +41,20 @@ impl Hosted {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<u64, HostedError> {
+        if self.is_lost(digest) {
+            // Whoever hears that it is there does not push it again, and nobody can pull it.
+            return Err(Refused::NoBlob.into());
+        }
         if let Some(size) = self.inner.caches.link(repository, digest) {
             return Ok(size);
         }
         self.size(repository, digest, true).await
+    }
+
+    /// True if there is no file of a blob for certain, whatever the catalogue says.
+    fn is_lost(&self, digest: &Digest) -> bool {
+        let store = &self.inner.store;
+        store.contains(digest).is_none() && store.scan().is_done() && store.trouble().is_none()
     }
 
     async fn size(
@@ -98,9 +108,7 @@ impl Hosted {
             size: None,
             until: self.lease(),
         };
-        self.act(act, by).await?;
-        self.inner.caches.moved(repository, &[]);
-        Ok(())
+        self.act(act, by).await.map(drop)
     }
 
     /// Some repositories that have a blob.
@@ -127,9 +135,7 @@ impl Hosted {
             digest: *digest,
             until: self.undelete(),
         };
-        let deleted = self.act(act, by).await;
-        self.inner.caches.deleted(repository);
-        deleted.map(drop)
+        self.act(act, by).await.map(drop)
     }
 
     /// Until when what is deleted now can be restored.

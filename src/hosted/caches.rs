@@ -3,6 +3,7 @@
 //! A change is committed, then counted here, then its entries go; whoever has read meanwhile sees by the count that what
 //! he has read may be old. Where something goes, all that is known of repositories that share its place is read again.
 
+use crate::catalogue::hosted::Act;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,6 +130,38 @@ impl Caches {
         for reference in references {
             let key = (repository.clone(), reference.clone());
             self.manifests.invalidate(&key);
+        }
+    }
+
+    /// An act is durable: forgets what it has changed.
+    pub(super) fn acted(&self, act: &Act) {
+        match act {
+            Act::PutManifest(put) => {
+                let tags = put.tags.iter();
+                let tags = tags.map(|it| Reference::Tag(it.tag.clone()));
+                let moved: Vec<_> = tags.chain([Reference::Digest(put.digest)]).collect();
+                self.moved(&put.repository, &moved);
+            }
+            Act::Link { repository, .. } => self.moved(repository, &[]),
+            Act::DeleteTag { repository, .. }
+            | Act::DeleteManifest { repository, .. }
+            | Act::DeleteBlob { repository, .. }
+            | Act::RestoreTag { repository, .. }
+            | Act::DropRepository(repository, _)
+            | Act::RestoreRepository(repository) => self.deleted(repository),
+            Act::Expire(expiry) => self.deleted(&expiry.repository),
+            Act::DropNamespace(..) | Act::RestoreNamespace(_) => self.all_deleted(),
+            // What these change is in no cache, or is told by what came of them.
+            Act::PutNamespace { .. }
+            | Act::Trim(_)
+            | Act::Advance { .. }
+            | Act::NotePace(_)
+            | Act::Lease { .. }
+            | Act::Review { .. }
+            | Act::LetGo { .. }
+            | Act::LetGoCondemned
+            | Act::DropBlob(_)
+            | Act::Dropped(_) => {}
         }
     }
 

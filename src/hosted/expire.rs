@@ -236,7 +236,6 @@ impl Hosted {
                     until: self.undelete(),
                 };
                 let done = self.act(Act::Expire(Box::new(expiry)), BY).await;
-                self.inner.caches.deleted(repository);
                 match done {
                     Ok(Done::Expired(some)) => taken = taken.saturating_add(some),
                     // Somebody has deleted a tag: what was decided may not be right any more. The next run decides anew.

@@ -130,16 +130,8 @@ impl Hosted {
                 ChildKind::Blob => put.blobs.push(child.digest),
             }
         }
-        let mut moved: Vec<Reference> = put
-            .tags
-            .iter()
-            .map(|it| Reference::Tag(it.tag.clone()))
-            .collect();
-        moved.push(Reference::Digest(digest));
         let subject = put.subject;
-        let done = self.act(Act::PutManifest(Box::new(put)), by).await;
-        self.inner.caches.moved(repository, &moved);
-        done?;
+        self.act(Act::PutManifest(Box::new(put)), by).await?;
         Ok(Put { digest, subject })
     }
 
@@ -153,12 +145,10 @@ impl Hosted {
         reference: &Reference,
         by: &str,
     ) -> Result<(), HostedError> {
-        let deleted = match reference {
+        match reference {
             Reference::Tag(tag) => self.delete_tag(repository, tag, by).await,
             Reference::Digest(digest) => self.delete_by_digest(repository, digest, by).await,
-        };
-        self.inner.caches.deleted(repository);
-        deleted
+        }
     }
 
     async fn delete_tag(
@@ -220,9 +210,7 @@ impl Hosted {
             tag: tag.clone(),
             digest,
         };
-        let done = self.act(act, by).await;
-        self.inner.caches.deleted(repository);
-        Ok(done? == Done::Changed)
+        Ok(self.act(act, by).await? == Done::Changed)
     }
 }
 

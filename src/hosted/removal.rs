@@ -21,9 +21,7 @@ impl Hosted {
     ) -> Result<(), HostedError> {
         let removal = self.removal(forever, true);
         let act = Act::DropRepository(repository.clone(), removal);
-        let done = self.act(act, by).await;
-        self.inner.caches.deleted(repository);
-        done.map(drop)
+        self.act(act, by).await.map(drop)
     }
 
     /// Has a repository that was deleted be there again.
@@ -35,10 +33,8 @@ impl Hosted {
         repository: &Repository,
         by: &str,
     ) -> Result<(), HostedError> {
-        let done = self.act(Act::RestoreRepository(repository.clone()), by);
-        let done = done.await;
-        self.inner.caches.deleted(repository);
-        done.map(drop)
+        let act = Act::RestoreRepository(repository.clone());
+        self.act(act, by).await.map(drop)
     }
 
     /// Deletes a namespace. `content`: also one that has manifests.
@@ -55,7 +51,6 @@ impl Hosted {
         let removal = self.removal(forever, content);
         let done = self.act(Act::DropNamespace(name.to_owned(), removal), by);
         let done = done.await;
-        self.inner.caches.all_deleted();
         self.learn().await?;
         done.map(drop)
     }
@@ -66,7 +61,6 @@ impl Hosted {
     /// [`HostedError`].
     pub async fn restore_namespace(&self, name: &str, by: &str) -> Result<(), HostedError> {
         let done = self.act(Act::RestoreNamespace(name.to_owned()), by).await;
-        self.inner.caches.all_deleted();
         self.learn().await?;
         done.map(drop)
     }

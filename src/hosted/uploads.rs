@@ -324,7 +324,6 @@ impl Hosted {
             until: self.lease(),
         };
         let entered = self.act(act, by).await;
-        self.inner.caches.moved(repository, &[]);
         if let Err(HostedError::Refused(_)) = &entered {
             drop(stored);
             self.drop_orphan(&digest).await;

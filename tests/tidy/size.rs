@@ -13,7 +13,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("audit", 650),
     ("backup", 1_250),
     ("catalogue", 4_950),
-    ("cli", 0_650),
+    ("cli", 650),
     ("cluster", 1_500),
     ("commands", 18_150),
     ("config", 6_750),

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    Deleted, DeletedRow, Done, HostedAct, Namespace, NamespaceWanted, Refused, TagPush, Visibility,
+    Act, Deleted, DeletedRow, Done, HostedAct, Namespace, NamespaceWanted, Refused, TagPush,
+    Visibility,
 };
 use super::{expire, removal, rows};
 use crate::catalogue::changes::Change;
+use crate::catalogue::shared::Watch;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference, Repository};
@@ -78,6 +80,13 @@ impl Catalogue {
     pub async fn act(&self, act: HostedAct) -> Result<Result<Done, Refused>, CatalogueError> {
         let applied = self.submit(Change::Hosted(act)).await?;
         Ok(applied.unwrap_or(Ok(Done::Unchanged)))
+    }
+
+    /// Has somebody be told of each act that is durable, before whoever asked for it is: that one may have gone. Only the
+    /// first counts.
+    pub fn watch_hosted(&self, watch: impl Fn(&Act) + Send + Sync + 'static) {
+        let watch = Watch(Box::new(watch));
+        self.inner.shared.watch.set(watch).ok();
     }
 
     /// All namespaces.

@@ -54,15 +54,19 @@ impl Quarantine {
             let files = contents.files();
             // Another reader may have found out before, and the blob been fetched again since.
             let size = contents.ledger().order().size(&digest);
-            let replaced = match (looked_at.0, size) {
-                (Some(file), _) => !contents.layout().blobs().is(&digest, &file),
-                (None, Some(size)) => contents.open_checked(&digest, size).is_ok(),
-                (None, None) => true,
+            let (replaced, is_gone) = match (looked_at.0, size) {
+                (Some(file), _) => (!contents.layout().blobs().is(&digest, &file), false),
+                (None, Some(size)) => match contents.open_checked(&digest, size) {
+                    Ok(_) => (true, false),
+                    Err(error) => (false, error.kind() == io::ErrorKind::NotFound),
+                },
+                (None, None) => (true, false),
             };
             if replaced {
                 return;
             }
-            if contents.bounds.permanent {
+            // One without a file is there again as soon as somebody pushes it, who must not hear that it is there.
+            if contents.bounds.permanent && !is_gone {
                 tracing::error!(%digest, why, "a hosted blob is damaged, and nobody can be asked for it again; its file stays. Check the disk, and push the image again or restore a backup");
                 return;
             }

@@ -74,7 +74,7 @@ impl Scan {
     }
 
     /// True if all files have been looked through.
-    pub(in crate::store) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
 }

@@ -2,13 +2,16 @@
 
 use super::{Pushes as _, registry};
 use crate::common::images::sha256;
+use crate::common::within;
 use http::Method;
 use roadstead::catalogue::Gate;
 use roadstead::store::{DiskOp, Fault, Faults, Injection};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_catalogue_that_cannot_be_written_stops_pushes_and_no_pull() {
@@ -114,5 +117,78 @@ async fn a_full_disk_refuses_a_chunk_and_keeps_what_came_before() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    crate::common::within("the disk to be tried again", finished).await;
+    within("the disk to be tried again", finished).await;
+}
+
+#[tokio::test]
+async fn a_blob_whose_file_is_gone_is_pushed_again() {
+    let mirror = registry().start().await;
+    let digest = mirror.blob("team/a", b"layer").await;
+    let path = format!("/v2/team/a/blobs/{digest}");
+    let hex = &digest["sha256:".len()..];
+    let file = mirror.state().join("hosted/blobs/sha256");
+    let file = file.join(&hex[..2]).join(hex);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(mirror.get(&path).await.status, 500);
+    // The first thing that each client asks before it pushes.
+    assert_eq!(mirror.head(&path).await.status, 404);
+    mirror.blob("team/a", b"layer").await;
+    mirror.get(&path).await.assert_bytes(200, b"layer");
+    assert_eq!(mirror.head(&path).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_push_whose_client_has_gone_is_served_as_soon_as_it_is_there() {
+    let (entered, writes) = std::sync::mpsc::channel();
+    let open = Arc::new((Mutex::new(true), Condvar::new()));
+    let gate = Arc::clone(&open);
+    let mirror = registry()
+        .with(|config| {
+            config.state.gate = Gate::of(move || {
+                let (open, changed) = &*gate;
+                let mut is_open = open.lock().unwrap();
+                if !*is_open {
+                    entered.send(()).ok();
+                }
+                while !*is_open {
+                    is_open = changed.wait(is_open).unwrap();
+                }
+                Ok(())
+            });
+        })
+        .start()
+        .await;
+    let first = mirror.image("team/a", "v1", b"layer").await;
+    let second = mirror.parts("team/a", b"other").await;
+    let tag = "/v2/team/a/manifests/v1";
+    let named = async || {
+        let manifest = mirror.get(tag).await;
+        manifest.header("docker-content-digest").to_owned()
+    };
+    assert_eq!(named().await, first);
+    let connections = [("listener", "client")];
+    let before = mirror.metrics().await;
+    let before = before.sum("roadstead_connections", &connections);
+    *open.0.lock().unwrap() = false;
+    let mut client = TcpStream::connect(mirror.address()).await.unwrap();
+    let length = second.len();
+    let put = format!("PUT {tag} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{second}");
+    client.write_all(put.as_bytes()).await.unwrap();
+    let writes = tokio::task::spawn_blocking(move || writes.recv());
+    within("the write", writes).await.unwrap().unwrap();
+    drop(client);
+    mirror
+        .wait_for_metrics("the client gone", |samples| {
+            samples.sum("roadstead_connections", &connections) <= before
+        })
+        .await;
+    *open.0.lock().unwrap() = true;
+    open.1.notify_all();
+    let second = sha256(second.as_bytes());
+    let served = async {
+        while named().await != second {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("what was pushed", served).await;
 }
