@@ -68,7 +68,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "backup",
         "  roadstead backup -o /backup/roadstead
-  roadstead backup -o roadstead-$(date +%F).tar --state-dir /var/lib/roadstead",
+  roadstead backup -o roadstead-2026-12-01.tar --state-dir /var/lib/roadstead",
     ),
     (
         "restore",

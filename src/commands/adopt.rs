@@ -390,7 +390,7 @@ mod tests {
         ] {
             assert_eq!(of(&renamed, name).as_deref(), Ok(expected), "{name}");
         }
-        let long = "a".repeat(250);
+        let long = "a".repeat(251);
         assert!(of(&into, &long).unwrap_err().contains("team/aaa"));
     }
 }
