@@ -337,7 +337,7 @@ enum Command {
     Events(events::Arguments),
     /// Back up hosted repositories while the server runs: the catalogue and the content; exit 1 if any of it is damaged
     Backup(backup::BackupCommand),
-    /// Make a state directory of a backup, or put tags back to a time; the server is stopped
+    /// Make a state directory from a backup, or put tags back to a time; the server is stopped
     Restore(backup::RestoreCommand),
     /// Show the nodes of a cluster, and have one leave
     #[command(subcommand)]

@@ -216,7 +216,7 @@ impl Hosted {
             match self.act(act, "configuration").await {
                 Ok(_) => {}
                 Err(HostedError::Refused(error @ Refused::Deleted { .. })) => {
-                    tracing::warn!(%error, "a namespace of the configuration is not made: roadstead ns restore, or ns rm --forever");
+                    tracing::warn!(%error, "a namespace of the configuration is not made: roadstead ns restore NAME, or roadstead ns rm --forever NAME");
                 }
                 Err(error) => return Err(error),
             }

@@ -1,9 +1,10 @@
 //! Makes a state directory of a backup.
 //!
-//! The blobs come first, each of them verified, and then the catalogue gets its name. Until then a file beside it keeps a
-//! server from beginning without one, and tells the next restore that it may begin again.
+//! All of it comes into a directory of its own, each blob verified. What the state directory has is moved aside when that
+//! is done, and the catalogue gets its name last. Where there is none before that, a file beside it keeps a server from
+//! beginning without one, and tells the next restore that it may begin again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use super::take::{self, hash};
 use super::{BackupError, Lost, Manifest, PAGE, Place, Progress, TagThen, cannot, files};
 use crate::catalogue::{Copied, DATABASE, RESTORING, Stopped};
 use crate::clock::{Clock, Timestamp};
+use crate::format::plural;
 use crate::oci::{Digest, Hasher};
 use crate::store::{self, Amount, HandOver, Store, Upload};
 use crate::telemetry::Metrics;
@@ -23,7 +25,7 @@ use crate::telemetry::Metrics;
 /// The directory of hosted content in the state directory.
 const HOSTED: &str = "hosted";
 
-/// The directory of the catalogue until it gets its name.
+/// The directory of everything until it gets its name.
 const UNFINISHED: &str = "restoring";
 
 /// The name of the upload that a blob is until it is verified.
@@ -44,6 +46,8 @@ pub struct Wanted {
     pub from: Place,
     /// What the directory has is moved aside.
     pub replace: bool,
+    /// Blobs of the backup that are missing or damaged are named, and all others are restored.
+    pub keep_going: bool,
     /// The time at which tags are to be; `None`: that of the backup.
     pub tags_at: Option<Timestamp>,
     /// Nothing is written: the backup is verified, and it is said which tags would move.
@@ -83,18 +87,45 @@ pub async fn restore(
     let dir = &wanted.state_dir;
     let stopped = Stopped::claim(dir)?;
     refuse_beside_a_server(dir)?;
-    let aside = make_room(dir, wanted.replace, now)?;
+    let old = old_content(dir, wanted.replace)?;
+    let new = dir.join(UNFINISHED);
     let failed = |error: io::Error| cannot("write to", dir, &error);
-    let unfinished = dir.join(UNFINISHED);
-    files::replace(&dir.join(RESTORING), b"").map_err(failed)?;
-    files::make_directory(&unfinished).map_err(failed)?;
+    files::make_directory(&new).map_err(failed)?;
+    if old.is_empty() {
+        files::replace(&dir.join(RESTORING), b"").map_err(failed)?;
+    }
+    let filled = fill(wanted, &new, clock, progress).await;
+    let filled = filled.and_then(|mut restored| {
+        if let Some(at) = wanted.tags_at {
+            restored.tags = stopped.put_tags_back(&new, at, now)?;
+        }
+        Ok(restored)
+    });
+    let mut restored = match filled {
+        Ok(restored) => restored,
+        Err(error) => {
+            // What was there is as it was. Where nothing was, no server is to begin without what should have come.
+            files::discard_directory(&new).map_err(failed)?;
+            return Err(error);
+        }
+    };
+    restored.aside = exchange(dir, &new, &old, now).map_err(failed)?;
+    Ok(restored)
+}
+
+/// Makes a catalogue and a store of a backup in a directory.
+async fn fill(
+    wanted: &Wanted,
+    new: &Path,
+    clock: Arc<dyn Clock>,
+    progress: Progress<'_>,
+) -> Result<Restored, BackupError> {
     let config = store::Config {
         permanent: true,
-        ..store::Config::of(dir.join(HOSTED), Amount::Bytes(u64::MAX))
+        ..store::Config::of(new.join(HOSTED), Amount::Bytes(u64::MAX))
     };
-    let time = Arc::clone(&clock);
     let opening = tokio::task::spawn_blocking(move || {
-        Store::open(&config, time, Metrics::new(std::iter::empty()))
+        Store::open(&config, clock, Metrics::new(std::iter::empty()))
     });
     let opened = opening
         .await
@@ -102,8 +133,8 @@ pub async fn restore(
     let store = opened.map_err(|error| BackupError(error.to_string()))?;
     let stop = CancellationToken::new();
     let filling = async {
-        let mut filling = Filling::new(&unfinished, Some(store.clone()), progress);
-        let filled = filling.run(&wanted.from).await;
+        let mut filling = Filling::new(new, Some(store.clone()), progress);
+        let filled = filling.run(wanted).await;
         stop.cancel();
         filled
     };
@@ -112,15 +143,26 @@ pub async fn restore(
     closing
         .await
         .map_err(|error| BackupError(error.to_string()))?;
-    let mut restored = filled?;
-    restored.aside = aside;
-    if let Some(at) = wanted.tags_at {
-        restored.tags = stopped.put_tags_back(&unfinished, at, now)?;
+    filled
+}
+
+/// Moves aside what is there, and gives what was made of the backup its names: where what was there is now.
+fn exchange(dir: &Path, new: &Path, old: &[String], now: Timestamp) -> io::Result<Option<PathBuf>> {
+    // A server that starts in between must not begin without what is moved.
+    files::replace(&dir.join(RESTORING), b"")?;
+    let aside = dir.join(format!("before-restore-{}", now.0));
+    if !old.is_empty() {
+        files::make_directory(&aside)?;
     }
-    files::rename(&unfinished.join(DATABASE), &dir.join(DATABASE)).map_err(failed)?;
-    files::discard(&dir.join(RESTORING)).map_err(failed)?;
-    files::discard_directory(&unfinished).map_err(failed)?;
-    Ok(restored)
+    for name in old {
+        files::rename(&dir.join(name), &aside.join(name))?;
+    }
+    for name in [HOSTED, DATABASE] {
+        files::rename(&new.join(name), &dir.join(name))?;
+    }
+    files::discard(&dir.join(RESTORING))?;
+    files::discard_directory(new)?;
+    Ok((!old.is_empty()).then_some(aside))
 }
 
 /// Has the tags of a state directory that no server uses name what they named at a time, or says which did not. Blocks.
@@ -158,7 +200,7 @@ async fn look_through(
     let failed = |error: io::Error| cannot("write to", &beside, &error);
     files::make_directory(&beside).map_err(failed)?;
     let mut filling = Filling::new(&beside, None, progress);
-    let looked = filling.run(&wanted.from).await.and_then(|mut restored| {
+    let looked = filling.run(wanted).await.and_then(|mut restored| {
         if let (Some(at), Some(copied)) = (wanted.tags_at, &filling.copied) {
             restored.tags = copied.tags_at(at)?;
         }
@@ -181,40 +223,28 @@ fn refuse_beside_a_server(dir: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Sees that nothing is lost by a restore. What a restore has left that was cut short is removed.
-fn make_room(dir: &Path, replace: bool, now: Timestamp) -> Result<Option<PathBuf>, BackupError> {
+/// The names of what is to be moved aside, the catalogue's first. What a restore has left that was cut short is removed,
+/// but nothing that got its name: that may be what was there before.
+fn old_content(dir: &Path, replace: bool) -> Result<Vec<String>, BackupError> {
     let failed = |error: io::Error| cannot("look into", dir, &error);
-    if dir.join(RESTORING).exists() && !dir.join(DATABASE).exists() {
-        for left in [HOSTED, UNFINISHED] {
-            files::discard_directory(&dir.join(left)).map_err(failed)?;
-        }
-    }
+    files::discard_directory(&dir.join(UNFINISHED)).map_err(failed)?;
+    let was_cut_short = dir.join(RESTORING).exists() && !dir.join(DATABASE).exists();
     let mut there = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let text = name.to_string_lossy();
-        if text == HOSTED || text == UNFINISHED || (text.starts_with(DATABASE) && text != RESTORING)
-        {
-            there.push(name);
+        if text == HOSTED || (text.starts_with(DATABASE) && text != RESTORING) {
+            there.push(text.into_owned());
         }
     }
-    if there.is_empty() {
-        return Ok(None);
+    there.sort();
+    if there.is_empty() || replace || was_cut_short {
+        return Ok(there);
     }
-    if !replace {
-        return Err(BackupError(format!(
-            "{} is not empty: it has a catalogue or hosted content; name another --state-dir, or have it moved aside with --replace",
-            dir.display()
-        )));
-    }
-    let aside = dir.join(format!("before-restore-{}", now.0));
-    files::make_directory(&aside).map_err(failed)?;
-    // A server that starts in between must not begin without what is moved.
-    files::replace(&dir.join(RESTORING), b"").map_err(failed)?;
-    for name in there {
-        files::rename(&dir.join(&name), &aside.join(&name)).map_err(failed)?;
-    }
-    Ok(Some(aside))
+    Err(BackupError(format!(
+        "{} is not empty: it has a catalogue or hosted content; name another --state-dir, or have it moved aside with --replace",
+        dir.display()
+    )))
 }
 
 /// A blob that comes.
@@ -257,12 +287,12 @@ impl<'a> Filling<'a> {
         }
     }
 
-    async fn run(&mut self, from: &Place) -> Result<Restored, BackupError> {
-        let mut pieces = pieces(from);
+    async fn run(&mut self, wanted: &Wanted) -> Result<Restored, BackupError> {
+        let mut pieces = pieces(&wanted.from);
         while let Some(piece) = pieces.recv().await {
             self.take(piece).await?;
         }
-        self.judge()
+        self.judge(wanted.keep_going)
     }
 
     async fn take(&mut self, piece: Piece) -> Result<(), BackupError> {
@@ -403,46 +433,45 @@ impl<'a> Filling<'a> {
     }
 
     /// Sees whether all has come that the catalogue names.
-    fn judge(&self) -> Result<Restored, BackupError> {
+    fn judge(&self, keep_going: bool) -> Result<Restored, BackupError> {
         let (Some(manifest), Some(copied)) = (&self.manifest, &self.copied) else {
             return Err(BackupError(
                 "the backup is not whole; take another one".to_owned(),
             ));
         };
         self.is_that_of(manifest)?;
-        let lost: HashSet<&str> = manifest.lost.iter().map(String::as_str).collect();
-        let bad = self
-            .wrong
-            .iter()
-            .filter(|(digest, _)| !lost.contains(&*digest.to_string()));
-        let bad: Vec<String> = bad
-            .map(|(digest, why)| format!("{digest}: {why}"))
-            .collect();
-        let missing = self.missing(copied, &lost)?;
-        if let Some(first) = bad.first().or(missing.first()) {
-            let all = bad.len().max(missing.len());
-            let named: Vec<&str> = bad
-                .iter()
-                .chain(&missing)
-                .take(NAMED_MAX)
-                .map(String::as_str)
-                .collect();
-            let named = if named.is_empty() {
-                first.clone()
-            } else {
-                named.join("; ")
-            };
+        let known: HashSet<&str> = manifest.lost.iter().map(String::as_str).collect();
+        let mut wrong = HashMap::new();
+        for (digest, why) in &self.wrong {
+            if !known.contains(&*digest.to_string()) {
+                wrong.insert(*digest, why.clone());
+            }
+        }
+        let unnamed = self.missing(copied, &known, &mut wrong)?;
+        let all = wrong.len() as u64 + unnamed;
+        if all > 0 && !keep_going {
+            let named = wrong.iter().take(NAMED_MAX);
+            let named: Vec<String> = named.map(|(of, why)| format!("{of}: {why}")).collect();
             return Err(BackupError(format!(
-                "{all} blobs of the backup are missing or damaged, and were whole when it was made: {named}; take another backup"
+                "{} of the backup missing or damaged, and whole when it was made{}{}; take another backup, or restore the rest with --keep-going",
+                plural(all, "blob"),
+                if named.is_empty() { "" } else { ": " },
+                named.join("; "),
             )));
         }
-        let mut told = Vec::new();
-        for digest in &manifest.lost {
-            let parsed = Digest::parse(digest).ok();
+        let before = "it was missing or damaged when the backup was made";
+        let before = manifest
+            .lost
+            .iter()
+            .map(|it| (it.clone(), before.to_owned()));
+        let since = wrong.into_iter().map(|(of, why)| (of.to_string(), why));
+        let mut lost = Vec::new();
+        for (digest, why) in before.chain(since) {
+            let parsed = Digest::parse(&digest).ok();
             let repositories = parsed.map(|it| copied.holders(&it)).transpose()?;
-            told.push(Lost {
-                digest: digest.clone(),
-                why: "it was missing or damaged when the backup was made".to_owned(),
+            lost.push(Lost {
+                digest,
+                why,
                 repositories: repositories.unwrap_or_default(),
             });
         }
@@ -450,38 +479,41 @@ impl<'a> Filling<'a> {
             created: manifest.created,
             blobs: self.verified,
             bytes: self.bytes,
-            lost: told,
+            lost,
             tags: Vec::new(),
             aside: None,
         })
     }
 
-    /// Blobs that the catalogue names and that have not come.
-    fn missing(&self, copied: &Copied, known: &HashSet<&str>) -> Result<Vec<String>, BackupError> {
-        let mut missing = Vec::new();
+    /// Adds blobs that the catalogue names and that have not come. Number of those whose names are not known: without a store
+    /// it is not kept which have come.
+    fn missing(
+        &self,
+        copied: &Copied,
+        known: &HashSet<&str>,
+        wrong: &mut HashMap<Digest, String>,
+    ) -> Result<u64, BackupError> {
         let Some(store) = &self.store else {
-            let named = copied.totals()?.0;
-            let expected = named.saturating_sub(known.len() as u64);
-            if self.verified < expected {
-                let number = expected - self.verified;
-                missing.push(format!(
-                    "{number} blobs that the catalogue names did not come"
-                ));
-            }
-            return Ok(missing);
+            let expected = copied.totals()?.0.saturating_sub(known.len() as u64);
+            let told = self.verified + wrong.len() as u64;
+            return Ok(expected.saturating_sub(told));
         };
         let mut after = None;
         loop {
             let page = copied.blobs_after(after.as_ref(), PAGE)?;
             let Some((last, _)) = page.last() else {
-                return Ok(missing);
+                return Ok(0);
             };
             after = Some(*last);
-            let absent = page.iter().filter(|(digest, size)| {
-                store.contains(digest) != Some(*size) && !known.contains(&*digest.to_string())
-            });
-            missing.extend(absent.map(|(digest, _)| format!("{digest}: it did not come")));
-            missing.truncate(WRONG_MAX);
+            for (digest, size) in &page {
+                let has_come =
+                    store.contains(digest) == Some(*size) || known.contains(&*digest.to_string());
+                if !has_come && wrong.len() < WRONG_MAX {
+                    wrong
+                        .entry(*digest)
+                        .or_insert_with(|| "it did not come".to_owned());
+                }
+            }
         }
     }
 }

@@ -249,7 +249,7 @@ fn lock(dir: &Path) -> Result<File, String> {
         Err(Errno::WOULDBLOCK) => {
             let who = process_in(&mut file);
             return Err(format!(
-                "another roadstead{who} is using the state directory {}: give each a state.dir of its own",
+                "another roadstead{who} is using the state directory {}: stop it first, or give each a state.dir of its own",
                 dir.display()
             ));
         }

@@ -78,7 +78,7 @@ const INTRODUCTION: &str = "\
 
 # Command line
 
-`roadstead COMMAND --help` prints what stands here. Flags beat the environment, and that the file:
+`roadstead COMMAND --help` prints what stands here. Flags override the environment, which overrides the file:
 [Layers](../configuration.md#layers). An operator's commands against a server need an address and nothing else, neither its
 configuration nor its secrets: `--admin` or `ROADSTEAD_ADMIN` for those that ask the admin listener, `--server` or
 `ROADSTEAD_SERVER` for those that pull, each as a URL or as `HOST:PORT`. Without them the address is read from the

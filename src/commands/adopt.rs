@@ -58,7 +58,7 @@ pub struct Arguments {
     /// Give a repository, or all below that name, another name; may be given several times, the first that fits counts
     #[arg(long, value_name = "OLD=NEW", conflicts_with = "into")]
     rename: Vec<String>,
-    /// Let tags stay that name something else here
+    /// Keep tags that name something else here
     #[arg(long)]
     keep_existing: bool,
     /// Only say what would be copied
@@ -280,7 +280,7 @@ impl Job {
     async fn compare(&self, copy: &mut Copy<'_>, tags: &[Tag]) {
         if !copy.to.as_str().contains('/') {
             copy.reporter.note(&format!(
-                "note: {}: only a host name of hosted.hosts takes names of one component; --into NAMESPACE puts it below one",
+                "note: {}: only a host name of hosted.hosts takes names of one component; --into NAMESPACE puts it in a namespace",
                 copy.to
             ));
         }
@@ -302,7 +302,10 @@ impl Job {
             match copy.pusher.glance(copy.to, &reference).await {
                 Ok(Some(here)) if here == there => {}
                 Ok(Some(_)) if self.keeps => copy.copied.tags_kept += 1,
-                Ok(_) => copy.copied.tags_set += 1,
+                Ok(here) => {
+                    copy.tell_move(tag, here.as_ref(), &there);
+                    copy.copied.tags_set += 1;
+                }
                 Err(refusal) => copy.fault(&Fault::of(name, refusal)),
             }
         }

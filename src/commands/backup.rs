@@ -57,6 +57,9 @@ pub struct RestoreCommand {
     /// If the state directory has a catalogue or hosted content, move that aside, into before-restore-… in it
     #[arg(long, requires = "from")]
     replace: bool,
+    /// Restore everything else if blobs of the backup are missing or damaged: they are named, and the exit code is 1
+    #[arg(long, requires = "from")]
+    keep_going: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -170,6 +173,7 @@ impl RestoreCommand {
                     state_dir,
                     from: Place::of(from),
                     replace: self.replace,
+                    keep_going: self.keep_going,
                     tags_at,
                     dry_run: self.dry_run,
                 };
@@ -219,7 +223,7 @@ impl RestoreCommand {
         }
         if let Some(aside) = &restored.aside {
             say(&format!(
-                "moved aside, and yours to delete: {}",
+                "what was there is in {}: delete it when you no longer need it",
                 aside.display()
             ));
         }
@@ -248,7 +252,7 @@ impl RestoreCommand {
         let gone = tags.iter().filter(|it| it.is_gone).count();
         let moved = plural((tags.len() - gone) as u64, "tag");
         let done = if self.dry_run { "would move" } else { "moved" };
-        say(&format!("{moved} {done}, {gone} cannot"));
+        say(&format!("{moved} {done}, {gone} could not be"));
     }
 
     fn answer<'a>(&self, restored: &'a Restored) -> Answer<'a> {
@@ -274,16 +278,13 @@ impl RestoreCommand {
 fn tell_lost(lost: &[Lost]) {
     for it in lost.iter().take(SHOWN_MAX) {
         let needed = it.repositories.join(", ");
-        say(&format!(
-            "NOT in the backup  {}: {} (in {needed})",
-            it.digest, it.why
-        ));
+        say(&format!("MISSING  {}: {} (in {needed})", it.digest, it.why));
     }
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
     let parsed = Timestamp::of_rfc3339(text);
-    parsed.ok_or_else(|| "no time of RFC 3339, like 2026-12-01T13:00:00Z".to_owned())
+    parsed.ok_or_else(|| "not an RFC 3339 time, such as 2026-12-01T13:00:00Z".to_owned())
 }
 
 /// A time as it is shown. What a file says may be beyond what can be.

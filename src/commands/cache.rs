@@ -77,7 +77,7 @@ pub async fn run(
     }
     let target = place.reach(command.purpose()).await?;
     if target.has_hosted_aside() {
-        note("note: no server runs: what is hosted is seen and changed through one alone");
+        note("note: no server is running; hosted images are visible only through a running server");
     }
     let done = match command {
         Command::Status(it) => look::status(&target, it, screen).await.map_err(Into::into),

@@ -82,7 +82,7 @@ struct AdminAddress {
     /// --from-client port 5001 of the mirror's host]
     #[arg(long, value_name = "URL|HOST:PORT", value_parser = admin_url, help_heading = "Server")]
     admin: Option<Url>,
-    /// Certificates (PEM) to check the admin listener's by, besides the system's [env: `ROADSTEAD_ADMIN_CA`]
+    /// CA certificates (PEM) to verify the admin listener's certificate, besides the system's [env: `ROADSTEAD_ADMIN_CA`]
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     admin_ca: Option<PathBuf>,
     /// Certificate (PEM) to show to the admin listener [env: `ROADSTEAD_ADMIN_CERT`]

@@ -29,7 +29,7 @@ pub enum NsCommand {
     Set(Set),
     /// Delete a namespace; it can be restored for a while (`hosted.undelete`)
     Rm(Remove),
-    /// Have a namespace that was deleted be there again, with what was in it
+    /// Restore a namespace that was deleted, with what was in it
     Restore(Named),
     /// Delete the tags that the rules say go now (`hosted.expire`); with --dry-run, show what the next run takes, and when
     Expire(Expire),

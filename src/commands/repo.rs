@@ -17,7 +17,7 @@ const DELETED: &str = "/api/v1/deleted";
 pub enum RepoCommand {
     /// Delete a repository with all its images; it can be restored for a while (`hosted.undelete`)
     Rm(Remove),
-    /// Have a repository that was deleted be there again, as it was
+    /// Restore a repository that was deleted, as it was
     Restore(Named),
     /// List the repositories and namespaces that were deleted and can be restored
     Deleted(Deleted),

@@ -40,7 +40,7 @@ pub enum HostedError {
     TooMany,
     /// More is on its way into a namespace than it may have at all.
     #[error(
-        "namespace {namespace} may have {quota} bytes, and uploads under way have {coming} already"
+        "the quota of namespace {namespace} is {quota} bytes, and unfinished uploads have {coming} of them"
     )]
     OverQuota {
         /// The namespace.

@@ -229,6 +229,15 @@ impl Sessions {
         of(client).or_else(|| of(most?))
     }
 
+    /// The one of a namespace that has been abandoned longest.
+    pub(super) fn abandoned_in(&self, namespace: &str, now: Timestamp) -> Option<Arc<Session>> {
+        let table = self.table();
+        let own = table.all.values();
+        let own = own.filter(|it| super::names::namespace_of(&it.repository) == namespace);
+        let abandoned = own.filter(|it| it.is_abandoned(now));
+        abandoned.min_by_key(|it| it.last()).cloned()
+    }
+
     /// Bytes that are on their way into the repositories of a namespace.
     pub(super) fn bytes_of(&self, namespace: &str) -> u64 {
         let table = self.table();

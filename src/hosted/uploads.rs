@@ -59,7 +59,11 @@ impl Writer {
             return Err(HostedError::Offset(upload.length()));
         }
         let bytes = chunks.iter().map(|it| it.len() as u64).sum();
-        self.hosted.has_room(&self.session.repository, bytes)?;
+        if let Err(error) = self.hosted.has_room(&self.session.repository, bytes).await {
+            // It can never be finished, and what has come of it would keep others out.
+            self.hosted.forget(&self.session).await;
+            return Err(error);
+        }
         match upload.append(chunks).await {
             Ok(length) => self.length = length,
             // Somebody has ended it meanwhile.
@@ -114,7 +118,7 @@ impl Hosted {
         algorithm: Option<Algorithm>,
     ) -> Result<Arc<Session>, HostedError> {
         self.inner.catalogue.must_be_writable()?;
-        self.has_room(repository, 0)?;
+        self.has_room(repository, 0).await?;
         if let Some(refused) = self.kept(repository).await? {
             return Err(refused.into());
         }
@@ -156,20 +160,27 @@ impl Hosted {
 
     /// Sees that what is on its way into a namespace would not be more than its quota by itself. What the namespace has
     /// already counts when it is known what the bytes are: content that is there is no more for being pushed again.
-    fn has_room(&self, repository: &Repository, bytes: u64) -> Result<(), HostedError> {
+    async fn has_room(&self, repository: &Repository, bytes: u64) -> Result<(), HostedError> {
         let namespace = self.inner.names.of(repository);
         let Some((namespace, quota)) = namespace.and_then(|it| Some((it.name, it.quota?))) else {
             return Ok(());
         };
-        let coming = self.inner.sessions.bytes_of(&namespace);
-        if coming.saturating_add(bytes) <= quota {
-            return Ok(());
+        for _ in 0..PLACES_MAX {
+            let coming = self.inner.sessions.bytes_of(&namespace);
+            if coming.saturating_add(bytes) <= quota {
+                return Ok(());
+            }
+            let now = self.inner.clock.now();
+            let Some(abandoned) = self.inner.sessions.abandoned_in(&namespace, now) else {
+                return Err(HostedError::OverQuota {
+                    namespace,
+                    coming,
+                    quota,
+                });
+            };
+            self.forget(&abandoned).await;
         }
-        Err(HostedError::OverQuota {
-            namespace,
-            coming,
-            quota,
-        })
+        Ok(())
     }
 
     /// True if an upload has ended.

@@ -127,7 +127,7 @@ impl Copy<'_> {
             return why.to_owned();
         }
         format!(
-            "{why} ({} has one component, and only a host name of hosted.hosts takes such names: --into NAMESPACE puts it below one, or --server names that host)",
+            "{why} ({} has one component, and only a host name of hosted.hosts takes such names: --into NAMESPACE puts it in a namespace, or --server names that host)",
             self.to
         )
     }
@@ -156,9 +156,22 @@ impl Copy<'_> {
             self.copied.tags_kept += 1;
             return Ok(());
         }
+        if !is_same {
+            self.tell_move(tag, here.as_ref(), &manifest.digest);
+        }
         Box::pin(self.tree(manifest, 0, Some(tag).filter(|_| !is_same))).await?;
         self.copied.tags_set += u64::from(!is_same);
         Ok(())
+    }
+
+    /// Says that a tag which names something else here moves: somebody may have pushed it since.
+    pub(super) fn tell_move(&self, tag: &Tag, here: Option<&Digest>, there: &Digest) {
+        if let Some(here) = here {
+            self.reporter.note(&format!(
+                "moves  {}:{tag}: {here} -> {there} (--keep-existing keeps what is here)",
+                self.to
+            ));
+        }
     }
 
     /// Copies a manifest, all that it names, and what refers to it; then `tag` names it.

@@ -40,10 +40,10 @@ pub(super) struct Login {
     /// A `config.json` of Docker's, which may have a login for it
     #[arg(long, value_name = "FILE", conflicts_with = "username")]
     docker_config: Option<PathBuf>,
-    /// Certificates (PEM) to check its by, besides the system's
+    /// CA certificates (PEM) to verify its certificate, besides the system's
     #[arg(long, value_name = "FILE")]
     from_ca_file: Option<PathBuf>,
-    /// Believe any certificate of it
+    /// Accept any certificate from it
     #[arg(long)]
     from_insecure: bool,
 }

@@ -53,7 +53,7 @@ pub struct ImportArguments {
     /// configuration's server.listen]
     #[arg(long = "server", value_name = "URL|HOST:PORT", value_parser = server_url, requires = "push", help_heading = "Server")]
     pub server_url: Option<Url>,
-    /// Certificates (PEM) to check its by, besides the system's
+    /// CA certificates (PEM) to verify its certificate, besides the system's
     #[arg(long, value_name = "FILE", requires = "push", help_heading = "Server")]
     pub ca_file: Option<PathBuf>,
     /// Print JSON: an object for each image

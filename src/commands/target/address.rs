@@ -34,7 +34,7 @@ pub struct AdminFlags {
     /// then `server.admin_listen`]
     #[arg(long, value_name = "URL|HOST:PORT", value_parser = admin_url, help_heading = "Server")]
     pub admin: Option<Url>,
-    /// Certificates (PEM) to check the admin listener's by, besides the system's [env: `ROADSTEAD_ADMIN_CA`]
+    /// CA certificates (PEM) to verify the admin listener's certificate, besides the system's [env: `ROADSTEAD_ADMIN_CA`]
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub admin_ca: Option<PathBuf>,
     /// Certificate (PEM) to show to the admin listener [env: `ROADSTEAD_ADMIN_CERT`]
@@ -55,7 +55,7 @@ pub struct ServerFlags {
     /// server.listen]
     #[arg(long, value_name = "URL|HOST:PORT", value_parser = server_url, help_heading = "Server")]
     pub server: Option<Url>,
-    /// Certificates (PEM) to check the server's by, besides the system's
+    /// CA certificates (PEM) to verify the server's certificate, besides the system's
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub ca_file: Option<PathBuf>,
     /// The configuration file, where no server is named

@@ -125,11 +125,18 @@ async fn uploads_of_a_namespace_are_never_more_than_its_quota() {
         sent.status
     };
     assert_eq!(patch(&one, 1001).await, 403);
+    // It could never be finished: it is over, and keeps nobody out.
+    assert_eq!(patch(&one, 600).await, 404);
+    let one = mirror.begin("small/a").await;
     assert_eq!(patch(&one, 600).await, 202);
     assert_eq!(patch(&other, 600).await, 403);
+    let other = mirror.begin("small/b").await;
     assert_eq!(patch(&other, 400).await, 202);
-    assert_eq!(mirror.delete(&one).await.status, 204);
-    assert_eq!(patch(&other, 600).await, 202);
+    let third = mirror.begin("small/c").await;
+    assert_eq!(patch(&third, 1).await, 403);
+    mirror.clock.advance(Duration::from_mins(11));
+    let third = mirror.begin("small/c").await;
+    assert_eq!(patch(&third, 1000).await, 202, "the others were abandoned");
     mirror.blob("team/a", &vec![1; 2000]).await;
 }
 

@@ -42,6 +42,7 @@ async fn back_up_with(
 /// A wish to restore a backup into a directory.
 fn wanted(from: &Path, into: &Path) -> Wanted {
     Wanted {
+        keep_going: false,
         state_dir: into.to_owned(),
         from: Place::of(from),
         replace: false,
@@ -357,6 +358,28 @@ async fn a_backup_that_is_torn_or_damaged_is_refused_and_leaves_no_half_state() 
     assert!(refused.to_string().contains("is not empty"), "{refused}");
 }
 
+#[tokio::test]
+async fn the_rest_of_a_damaged_backup_can_be_restored() {
+    let mirror = registry().start().await;
+    mirror.image("team/a", "v1", b"layer").await;
+    let good = mirror.image("team/b", "v1", b"other").await;
+    let dir = TempDir::new().unwrap();
+    let to = dir.path().join("backup");
+    back_up(&mirror, &to).await;
+    let hex = sha256(b"layer")["sha256:".len()..].to_owned();
+    let blob = to.join("blobs/sha256").join(&hex[..2]).join(&hex);
+    std::fs::remove_file(&blob).unwrap();
+    let refused = try_restore(&wanted(&to, &dir.path().join("state"))).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.starts_with("1 blob of the backup"), "{refused}");
+    assert!(refused.contains("--keep-going"), "{refused}");
+    let (other, restored) = restored(&to, |wanted| wanted.keep_going = true).await;
+    assert_eq!(restored.lost.len(), 1, "{restored:?}");
+    assert_eq!(restored.lost[0].digest, sha256(b"layer"));
+    assert_eq!(restored.lost[0].repositories, ["team/a"]);
+    assert_image(&other.client, "team/b", "v1", Some(&good)).await;
+}
+
 /// A word of the refusal, and the harm.
 type Harm<'a> = (&'a str, &'a dyn Fn(&Path));
 
@@ -452,6 +475,16 @@ async fn a_restore_takes_nothing_from_a_server_and_loses_nothing() {
                 runtime.block_on(async {
                     let refused = try_restore(&wanted(&to, &state)).await.unwrap_err();
                     assert!(refused.to_string().contains("--replace"), "{refused}");
+                    // What is there is moved when the new is whole, and not before.
+                    let none = to.join("blobs");
+                    let wrong = Wanted {
+                        replace: true,
+                        ..wanted(&none, &state)
+                    };
+                    let refused = try_restore(&wrong).await.unwrap_err();
+                    assert!(refused.to_string().contains("backup"), "{refused}");
+                    assert!(state.join("catalogue.db").exists());
+                    assert!(!state.join("catalogue.db.restoring").exists());
                     let wanted = Wanted {
                         replace: true,
                         ..wanted(&to, &state)

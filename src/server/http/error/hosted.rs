@@ -80,7 +80,10 @@ impl ApiError {
         } else {
             length
         };
-        let is_over = matches!(error, HostedError::NoUpload | HostedError::Digest(_));
+        let is_over = matches!(
+            error,
+            HostedError::NoUpload | HostedError::Digest(_) | HostedError::OverQuota { .. }
+        );
         let mut refusal = Self::from(error);
         if !is_over && matches!(refusal.extra, Extra::Nothing) {
             let location = location.to_owned();
@@ -188,8 +191,8 @@ impl ApiError {
             ),
             R::Missing(digests) => missing(digests),
             R::Deleted { name, .. } => format!(
-                "{refused} (`roadstead {} restore {name}`, or `rm --forever {name}`)",
-                if name.contains('/') { "repo" } else { "ns" }
+                "{refused} (`roadstead {kind} restore {name}`, or `roadstead {kind} rm --forever {name}`)",
+                kind = if name.contains('/') { "repo" } else { "ns" }
             ),
             R::Immutable { tag, digest } => {
                 format!("the tag {tag} is immutable (hosted.immutable), and names {digest}")

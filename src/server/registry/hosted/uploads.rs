@@ -118,11 +118,12 @@ impl HostedRequest<'_> {
         let share = || self.hosted.take_in(self.caller.source());
         let received = receive(body, writer, share).await;
         let location = self.location(writer.session());
-        received.map_err(|error: Unreceived| {
-            if self.hosted.is_over(writer.session()) {
-                return HostedError::NoUpload.into();
+        received.map_err(|error| match error {
+            // Somebody has ended it.
+            Unreceived::Broken(_) if self.hosted.is_over(writer.session()) => {
+                HostedError::NoUpload.into()
             }
-            error.answer(&location, writer.length())
+            error => error.answer(&location, writer.length()),
         })
     }
 
