@@ -17,7 +17,6 @@ use super::take::{self, hash};
 use super::{BackupError, Lost, Manifest, PAGE, Place, Progress, TagThen, cannot, files};
 use crate::catalogue::{Copied, DATABASE, RESTORING, Stopped};
 use crate::clock::{Clock, Timestamp};
-use crate::format::plural;
 use crate::oci::{Digest, Hasher};
 use crate::store::{self, Amount, HandOver, Store, Upload};
 use crate::telemetry::Metrics;
@@ -453,8 +452,8 @@ impl<'a> Filling<'a> {
             let named = wrong.iter().take(NAMED_MAX);
             let named: Vec<String> = named.map(|(of, why)| format!("{of}: {why}")).collect();
             return Err(BackupError(format!(
-                "{} of the backup missing or damaged, and whole when it was made{}{}; take another backup, or restore the rest with --keep-going",
-                plural(all, "blob"),
+                "{all} blob{} of the backup missing or damaged, and whole when it was made{}{}; take another backup, or restore the rest with --keep-going",
+                if all == 1 { "" } else { "s" },
                 if named.is_empty() { "" } else { ": " },
                 named.join("; "),
             )));

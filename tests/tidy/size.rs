@@ -17,7 +17,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("cluster", 1_500),
     ("commands", 18_150),
     ("config", 6_750),
-    ("hosted", 2_800),
+    ("hosted", 2_900),
     ("mirror", 13_300),
     ("net", 3_300),
     ("oci", 2_950),
