@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -194,7 +195,13 @@ async fn look_through(
     now: Timestamp,
     progress: Progress<'_>,
 ) -> Result<Restored, BackupError> {
-    let name = format!("roadstead-restore-{}-{}", std::process::id(), now.0);
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    let number = LOOKS.fetch_add(1, Ordering::Relaxed);
+    let name = format!(
+        "roadstead-restore-{}-{}-{number}",
+        std::process::id(),
+        now.0
+    );
     let beside = std::env::temp_dir().join(name);
     let failed = |error: io::Error| cannot("write to", &beside, &error);
     files::make_directory(&beside).map_err(failed)?;

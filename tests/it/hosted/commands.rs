@@ -281,7 +281,7 @@ async fn without_a_server_the_commands_say_that_hosted_images_are_not_seen() {
             .unwrap();
         let (code, _, errors) = ended(output);
         assert_eq!(code, 0, "{errors}");
-        assert!(errors.contains("no server is running: what is hosted"), "{errors}");
+        assert!(errors.contains("no server is running; hosted images"), "{errors}");
     });
     mirror.await.stop().await;
 }

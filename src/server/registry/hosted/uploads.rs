@@ -123,7 +123,9 @@ impl HostedRequest<'_> {
             Unreceived::Broken(_) if self.hosted.is_over(writer.session()) => {
                 HostedError::NoUpload.into()
             }
-            error => error.answer(&location, writer.length()),
+            error @ (Unreceived::Broken(_) | Unreceived::Hosted(_)) => {
+                error.answer(&location, writer.length())
+            }
         })
     }
 
