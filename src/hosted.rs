@@ -119,6 +119,10 @@ struct Inner {
     pace: expire::Paces,
     /// Garbage is collected by one at a time.
     collecting: tokio::sync::Mutex<()>,
+    /// Files are removed by one at a time: the lock that keeps them from a backup is the process's.
+    removing: tokio::sync::Mutex<()>,
+    /// Files without a row that could not be removed yet.
+    strays: Mutex<Vec<Digest>>,
     /// The last trouble of the garbage collector that was told.
     told: Mutex<Option<String>>,
 }
@@ -156,6 +160,8 @@ impl Hosted {
                 news: events::News::default(),
                 pace: expire::Paces::default(),
                 collecting: tokio::sync::Mutex::default(),
+                removing: tokio::sync::Mutex::default(),
+                strays: Mutex::default(),
                 told: Mutex::default(),
             }),
         }

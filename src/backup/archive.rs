@@ -30,8 +30,17 @@ pub(super) fn take(
     }
     let (part, beside) = (beside(file, ".part"), beside(file, ".state"));
     let failed = |error: io::Error| cannot("write", file, &error);
+    files::make_directory(&beside).map_err(failed)?;
+    let _alone = files::lock(&beside).map_err(|error| {
+        if error.kind() == io::ErrorKind::ResourceBusy {
+            let shown = file.display();
+            let why = format!("another backup is being written to {shown}; name another file");
+            return BackupError(why);
+        }
+        failed(error)
+    })?;
     files::discard(&part).map_err(failed)?;
-    files::discard_directory(&beside).map_err(failed)?;
+    files::discard(&beside.join(DATABASE)).map_err(failed)?;
     let written = write(state_dir, (&part, &beside), now, progress);
     let published = written.and_then(|taken| {
         files::rename(&part, file).map_err(failed)?;

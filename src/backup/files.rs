@@ -136,3 +136,17 @@ pub(super) fn lock(directory: &Path) -> io::Result<File> {
         Ok(()) | Err(_) => Ok(opened),
     }
 }
+
+/// Opens a file to read it. What is none is refused: reading a pipe or a device would have no end.
+///
+/// # Errors
+/// The operating system's; `InvalidInput`: it is no file.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"))
+    }
+}

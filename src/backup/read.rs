@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::take::{self, read_manifest};
 use super::{
     BLOBS, BackupError, MANIFEST, MANIFEST_BYTES_MAX, Manifest, PAGE, Place, READ_BYTES, STATE,
-    blob_path, cannot, digest_at,
+    blob_path, cannot, digest_at, files,
 };
 use crate::catalogue::DATABASE;
 use crate::oci::Digest;
@@ -100,7 +100,7 @@ impl Reading<'_> {
             after = Some(*last);
             for (digest, size) in page {
                 let path = dir.join(BLOBS).join(blob_path(&digest));
-                match File::open(&path) {
+                match files::open_regular(&path) {
                     Ok(file) => {
                         self.send(Piece::Blob(digest, size))?;
                         self.bytes(file, &path, None)?;

@@ -19,6 +19,9 @@ impl Hosted {
         digest: &Digest,
     ) -> Result<Blob, HostedError> {
         let store = &self.inner.store;
+        if store.quarantine().is_rotten(digest) {
+            return Err(HostedError::Damaged(*digest));
+        }
         if self.inner.caches.link(repository, digest).is_some()
             && let Some(blob) = store.open_blob(digest)
         {
@@ -51,10 +54,13 @@ impl Hosted {
         self.size(repository, digest, true).await
     }
 
-    /// True if there is no file of a blob for certain, whatever the catalogue says.
+    /// True if there is no file of a blob for certain, or a wrong one, whatever the catalogue says.
     fn is_lost(&self, digest: &Digest) -> bool {
         let store = &self.inner.store;
-        store.contains(digest).is_none() && store.scan().is_done() && store.trouble().is_none()
+        let is_gone = || {
+            store.contains(digest).is_none() && store.scan().is_done() && store.trouble().is_none()
+        };
+        store.quarantine().is_rotten(digest) || is_gone()
     }
 
     async fn size(

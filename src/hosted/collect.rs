@@ -1,7 +1,7 @@
 //! The garbage collector, and the expiry of uploads: a little at a time, beside everything else.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,17 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(200);
 
 /// Reviews in a row, before somebody else has a turn.
 const ROUNDS_MAX: usize = 1_000;
+
+/// Files without a row that are remembered: 40 bytes each. More are found by `verify`.
+const STRAYS_MAX: usize = 10_000;
+
+/// The right to remove files, until it is dropped.
+#[derive(Debug)]
+pub(super) struct MayRemove<'a> {
+    // Declared first: the next one can have it when this is given up.
+    _hold: Hold,
+    _alone: tokio::sync::MutexGuard<'a, ()>,
+}
 
 /// Content that has gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,11 +161,49 @@ impl Hosted {
 
     /// The right to remove files of blobs, unless a backup is being made; held from before a row goes until its file has
     /// gone (the proof is in `backup`).
-    pub(super) async fn may_remove(&self) -> Result<Hold, HostedError> {
+    pub(super) async fn may_remove(&self) -> Result<MayRemove<'_>, HostedError> {
+        let alone = self.inner.removing.lock().await;
         let dir = self.inner.catalogue.dir().to_owned();
         let taken = tokio::task::spawn_blocking(move || Hold::to_remove(&dir)).await;
         let taken = taken.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        taken.map_err(|error| HostedError::Held(error.to_string()))
+        match taken {
+            Ok(hold) => Ok(MayRemove {
+                _hold: hold,
+                _alone: alone,
+            }),
+            Err(error) => Err(HostedError::Held(error.to_string())),
+        }
+    }
+
+    /// Removes the file of a blob that has no row, now or as soon as it can be. The digest's lock is held.
+    pub(super) async fn drop_stray(&self, digest: &Digest) {
+        use crate::store::Removal;
+        let is_gone = match self.may_remove().await {
+            Ok(_may) => match self.inner.catalogue.hosts(digest).await {
+                Ok(true) => true,
+                Ok(false) => match self.inner.store.contents().remove(digest).await {
+                    Removal::Removed(_) | Removal::Absent => true,
+                    Removal::Open | Removal::Pinned => false,
+                },
+                Err(_) => false,
+            },
+            Err(_) => false,
+        };
+        if is_gone {
+            return;
+        }
+        let mut strays = self.strays();
+        if strays.len() < STRAYS_MAX {
+            strays.push(*digest);
+        } else {
+            tracing::info!(%digest, "the file of a blob that was refused stays; `roadstead verify --repair` removes it");
+        }
+    }
+
+    fn strays(&self) -> MutexGuard<'_, Vec<Digest>> {
+        // Nothing in between can panic.
+        let strays = self.inner.strays.lock();
+        strays.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a blob without a use, then deletes its file. Nobody publishes it meanwhile.
@@ -192,6 +241,11 @@ impl Hosted {
             if !self.inner.catalogue.hosts(&digest).await? {
                 self.drop_file(&digest).await?;
             }
+        }
+        let strays = std::mem::take(&mut *self.strays());
+        for digest in strays {
+            let _locked = self.lock(&digest).await;
+            self.drop_stray(&digest).await;
         }
         Ok(())
     }

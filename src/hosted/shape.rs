@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::oci::Digest;
 use crate::oci::manifest::media;
 
 /// Sees that a manifest of a known kind has what its kind has.
@@ -47,8 +48,13 @@ fn list(name: &str, document: &Value) -> Result<(), String> {
 }
 
 fn descriptor(name: &str, entry: &Value) -> Result<(), String> {
-    if entry.get("digest").and_then(Value::as_str).is_none() {
+    let Some(digest) = entry.get("digest").and_then(Value::as_str) else {
         return Err(format!("{name}.digest is missing"));
+    };
+    if Digest::parse(digest).is_err() {
+        return Err(format!(
+            "{name}.digest is {digest:?}, and neither sha256: nor sha512: with as many lower-case hexadecimal digits as it has"
+        ));
     }
     match entry.get("size") {
         None | Some(Value::Null) => Ok(()),
@@ -63,18 +69,28 @@ mod tests {
 
     #[test]
     fn the_field_that_is_wrong_is_named() {
-        let config = r#""config":{"digest":"sha256:ab","size":2}"#;
+        let config = format!(
+            r#""config":{{"digest":"sha256:{}","size":2}}"#,
+            "ab".repeat(32)
+        );
         for (document, wrong) in [
             (r#"{"schemaVersion":1}"#.to_owned(), "schemaVersion"),
             ("{}".to_owned(), "schemaVersion"),
             (r#"{"schemaVersion":"2"}"#.to_owned(), "schemaVersion"),
             (r#"{"schemaVersion":2}"#.to_owned(), "config"),
             (
-                r#"{"schemaVersion":2,"config":{"digest":"sha256:ab","size":-2}}"#.to_owned(),
+                format!(r#"{{"schemaVersion":2,{}}}"#, config.replace(":2}", ":-2}")),
                 "config.size is -2",
             ),
             (
-                format!(r#"{{"schemaVersion":2,{config},"layers":[{{"size":1.5,"digest":"a"}}]}}"#),
+                r#"{"schemaVersion":2,"config":{"digest":"sha256:AB","size":2}}"#.to_owned(),
+                r#"config.digest is "sha256:AB""#,
+            ),
+            (
+                format!(
+                    r#"{{"schemaVersion":2,{config},"layers":[{{"size":1.5,"digest":"sha256:{}"}}]}}"#,
+                    "cd".repeat(32)
+                ),
                 "layers[0].size",
             ),
             (

@@ -337,23 +337,9 @@ impl Hosted {
         let entered = self.act(act, by).await;
         if let Err(HostedError::Refused(_)) = &entered {
             drop(stored);
-            self.drop_orphan(&digest).await;
+            self.drop_stray(&digest).await;
         }
         entered.map(drop)
-    }
-
-    /// Removes the file of a blob that has no row. The digest's lock is held.
-    async fn drop_orphan(&self, digest: &Digest) {
-        let _may = match self.may_remove().await {
-            Ok(may) => may,
-            Err(error) => {
-                tracing::info!(%digest, %error, "the file of a blob that was refused stays; `roadstead verify --repair` removes it");
-                return;
-            }
-        };
-        if let Ok(false) = self.inner.catalogue.hosts(digest).await {
-            self.inner.store.contents().remove(digest).await;
-        }
     }
 
     /// Until when a blob stays that no manifest names yet.

@@ -167,6 +167,9 @@ impl Run<'_> {
                 return Ok(());
             }
         }
+        if kind == FlawKind::Damaged {
+            inner.store.quarantine().note_rotten(digest);
+        }
         let flaw = Flaw {
             kind,
             digest: *digest,

@@ -94,7 +94,7 @@ impl Cas {
             let size = bytes.len() as u64;
             let unique = cas.contents().unique.fetch_add(1, Ordering::Relaxed);
             cas.capacity().reserve(size)?;
-            let published = cas.publish(&digest, size, size, 0, |layout| {
+            let published = cas.publish(&digest, size, size, 0, |layout, _| {
                 layout.blobs().commit_bytes(&digest, &bytes, unique)
             });
             cas.contents().bounds.unwritten_changes(size, 0);

@@ -94,8 +94,9 @@ pub(super) fn repository(from: &Connection, path: &str) -> rusqlite::Result<Opti
 /// Until when the name of a repository is kept for one that was deleted, or for its namespace.
 pub(super) fn kept(from: &Connection, path: &str) -> rusqlite::Result<Option<Refused>> {
     let namespace = path.split('/').next().unwrap_or_default();
-    let sql = "SELECT was, until_ms FROM hosted_repositories WHERE was = ?1
-        UNION ALL SELECT was, until_ms FROM hosted_namespaces WHERE was = ?2 LIMIT 1";
+    // A repository that was deleted with its namespace comes back with that alone.
+    let sql = "SELECT was, until_ms FROM hosted_namespaces WHERE was = ?2
+        UNION ALL SELECT was, until_ms FROM hosted_repositories WHERE was = ?1 LIMIT 1";
     let mut query = from.prepare_cached(sql)?;
     let found = query.query_row([path, namespace], |row| {
         Ok(Refused::Deleted {

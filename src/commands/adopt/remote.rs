@@ -19,6 +19,9 @@ use crate::upstream::{
 /// Pages of one list: of a registry that answers with a next one for ever some are enough.
 const PAGES_MAX: usize = 100_000;
 
+/// Entries of a list, of all its pages: some 100 MB. A registry that lists more is not read to the end.
+const ENTRIES_MAX: usize = 1_000_000;
+
 /// Repeats of a request that may go well then.
 const RETRIES: usize = 5;
 
@@ -232,6 +235,9 @@ impl Remote {
         for _ in 0..PAGES_MAX {
             let page = self.repeated(async || ask(&query).await).await?;
             all.extend(read(&page.bytes).map_err(Unlisted::Other)?);
+            if all.len() > ENTRIES_MAX {
+                return Err(Unlisted::Other(format!("more than {ENTRIES_MAX} entries")));
+            }
             match page.next {
                 Some(NextPage { query: next }) if next != query => query = next,
                 Some(_) => return Err(Unlisted::Other("a page names itself as next".to_owned())),

@@ -330,7 +330,7 @@ impl<E> Verified<E> {
             sink.file.sync()?;
             let cas = &sink.room.cas;
             let reserved = sink.room.hand_over();
-            let published = cas.publish(&digest, reserved, size, key.owner(), |layout| {
+            let published = cas.publish(&digest, reserved, size, key.owner(), |layout, _| {
                 layout.parts().publish(&key)
             });
             let pin = match published.inspect_err(|_| sink.room.take_back(reserved))? {

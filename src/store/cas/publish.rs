@@ -21,6 +21,15 @@ pub(in crate::store) enum Published {
     Before(Pin, Spare),
 }
 
+/// The name that content gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Place {
+    /// Nobody's.
+    Free,
+    /// That of the same content, which must not be lost whatever fails.
+    Taken,
+}
+
 impl Cas {
     /// Gives content its final name and enters it in the ledger, unless it is there; pinned. Blocks.
     pub(in crate::store) fn publish(
@@ -29,14 +38,20 @@ impl Cas {
         reserved: u64,
         size: u64,
         owner: OwnerId,
-        name: impl FnOnce(&Layout) -> io::Result<()>,
+        name: impl FnOnce(&Layout, Place) -> io::Result<()>,
     ) -> io::Result<Published> {
         let files = self.contents().files();
         if let Some(before) = self.stored_before(&files, digest, reserved, size) {
+            if self.contents().bounds.permanent {
+                // What came was verified now, and what is there when it came: it may have rotted since.
+                name(self.contents().layout(), Place::Taken)?;
+                self.contents().open_files().pop(digest);
+                self.quarantine().note_sound(digest);
+            }
             return Ok(before);
         }
         self.contents().note(&files, [digest], None);
-        name(self.contents().layout())?;
+        name(self.contents().layout(), Place::Free)?;
         let now = self.contents().clock.now();
         let owner = {
             let mut ledger = self.contents().ledger();
@@ -45,6 +60,7 @@ impl Cas {
             ledger.stored_mut().pin(digest);
             ledger.stored().owner(digest).unwrap_or(owner)
         };
+        self.quarantine().note_sound(digest);
         // A file of this name that was open before is another file now.
         self.contents().open_files().pop(digest);
         let record = BlobRecord {

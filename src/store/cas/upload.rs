@@ -10,7 +10,7 @@ use crate::oci::{Algorithm, Digest, Hasher};
 use crate::store::cas::Cas;
 use crate::store::cas::fill::READ_BYTES;
 use crate::store::cas::pin::Pin;
-use crate::store::cas::publish::Published;
+use crate::store::cas::publish::{Place, Published};
 use crate::store::disk::DiskFile;
 use crate::store::disk::health;
 use crate::store::disk::layout::LeftUpload;
@@ -337,13 +337,18 @@ impl Upload {
         self.verify_now(&mut state, digest)?;
         let (size, reserved) = (self.length(), state.reserved);
         let is_durable = state.durable == Some(size);
-        let published = self.cas.publish(digest, reserved, size, 0, |layout| {
-            if !is_durable {
-                // The same was stored, and its file is not there any more.
-                self.file.sync()?;
-            }
-            layout.uploads().publish(&self.id, digest)
-        });
+        let published = self
+            .cas
+            .publish(digest, reserved, size, 0, |layout, place| {
+                if !is_durable {
+                    // The same was stored, and its file is not there any more.
+                    self.file.sync()?;
+                }
+                match place {
+                    Place::Free => layout.uploads().publish(&self.id, digest),
+                    Place::Taken => layout.uploads().replace(&self.id, digest),
+                }
+            });
         let published = published.map_err(failed)?;
         state.is_over = true;
         let unwritten = reserved.saturating_sub(size);

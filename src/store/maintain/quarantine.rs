@@ -1,8 +1,9 @@
 //! Blobs that cannot be read: misses from then on. Some of them are kept aside. Their bad sectors are not
 //! given to new files that way, and somebody can look at what happened to them.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::oci::Digest;
@@ -34,14 +35,49 @@ pub struct LookedAt(pub(in crate::store) Option<Arc<DiskFile>>);
 pub struct Quarantine {
     contents: Arc<Contents>,
     aside: Mutex<Aside>,
+    /// Blobs of a store that is permanent whose files are there, and wrong: nobody gets their bytes.
+    rotten: Mutex<HashSet<Digest>>,
+    has_rotten: AtomicBool,
 }
+
+/// Blobs that are known to be wrong: with more of them, nothing of the disk can be believed.
+const ROTTEN_MAX: usize = 100_000;
 
 impl Quarantine {
     pub(in crate::store) fn new(contents: &Arc<Contents>) -> Self {
         Self {
             contents: Arc::clone(contents),
             aside: Mutex::default(),
+            rotten: Mutex::default(),
+            has_rotten: AtomicBool::new(false),
         }
+    }
+
+    /// True if a blob's file is known not to be what its digest says.
+    #[must_use]
+    pub fn is_rotten(&self, digest: &Digest) -> bool {
+        self.has_rotten.load(Ordering::Acquire) && self.rotten().contains(digest)
+    }
+
+    /// A blob's file is not what its digest says: nobody gets it until it is stored again.
+    pub fn note_rotten(&self, digest: &Digest) {
+        let mut rotten = self.rotten();
+        if rotten.len() < ROTTEN_MAX {
+            rotten.insert(*digest);
+            self.has_rotten.store(true, Ordering::Release);
+        }
+    }
+
+    /// A blob's file is another one.
+    pub(in crate::store) fn note_sound(&self, digest: &Digest) {
+        if self.has_rotten.load(Ordering::Acquire) {
+            self.rotten().remove(digest);
+        }
+    }
+
+    fn rotten(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        // Nothing in between can panic.
+        self.rotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stored blob turned out to be unreadable, or is not what it was: it is set aside, and fetched
@@ -54,6 +90,8 @@ impl Quarantine {
             let files = contents.files();
             // Another reader may have found out before, and the blob been fetched again since.
             let size = contents.ledger().order().size(&digest);
+            // One that was read to its end has other content, and no other trouble.
+            let is_wrong = looked_at.0.is_some();
             let (replaced, is_gone) = match (looked_at.0, size) {
                 (Some(file), _) => (!contents.layout().blobs().is(&digest, &file), false),
                 (None, Some(size)) => match contents.open_checked(&digest, size) {
@@ -67,6 +105,9 @@ impl Quarantine {
             }
             // One without a file is there again as soon as somebody pushes it, who must not hear that it is there.
             if contents.bounds.permanent && !is_gone {
+                if is_wrong {
+                    this.note_rotten(&digest);
+                }
                 tracing::error!(%digest, why, "a hosted blob is damaged, and nobody can be asked for it again; its file stays. Check the disk, and push the image again or restore a backup");
                 return;
             }

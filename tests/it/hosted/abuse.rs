@@ -202,6 +202,10 @@ async fn what_no_client_could_pull_is_no_manifest() {
             format!(r#"{{"schemaVersion":2,"config":{{"digest":"{config}","size":-2}}}}"#),
             "config.size",
         ),
+        (
+            r#"{"schemaVersion":2,"config":{"digest":"md5:00","size":2}}"#.to_owned(),
+            "config.digest",
+        ),
     ] {
         let (status, text) = put(&body).await;
         assert_eq!(status, 400, "{text}");
@@ -216,4 +220,43 @@ async fn what_no_client_could_pull_is_no_manifest() {
     );
     let (status, text) = put(&whole).await;
     assert_eq!(status, 201, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_quota_refuses_leaves_nothing_on_the_disk() {
+    let mirror = registry()
+        .with(|config| {
+            hosts(config, |hosted| {
+                let mut small = namespace("small");
+                small.quota = Some(100_000);
+                hosted.namespaces.push(small);
+            });
+        })
+        .start()
+        .await;
+    mirror.blob("small/a", &vec![1; 60_000]).await;
+    let refused = (0..40_u8).map(|number| {
+        let client = mirror.client;
+        let content = vec![number; 50_000];
+        let digest = sha256(&content);
+        tokio::spawn(async move {
+            let path = format!("/v2/small/a/blobs/uploads/?digest={digest}");
+            let pushed = client.ask_with(Method::POST, &path, &[], content.into());
+            pushed.await.status
+        })
+    });
+    for refused in futures_util::future::join_all(refused).await {
+        assert_eq!(refused.unwrap(), 403);
+    }
+    let files = walk(&mirror.state().join("hosted/blobs"));
+    assert_eq!(files, 1, "the first alone");
+}
+
+fn walk(dir: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let number = entries.map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { walk(&path) } else { 1 }
+    });
+    number.sum()
 }

@@ -192,3 +192,29 @@ async fn a_push_whose_client_has_gone_is_served_as_soon_as_it_is_there() {
     };
     within("what was pushed", served).await;
 }
+
+#[tokio::test]
+async fn content_that_has_rotted_is_replaced_by_a_push_and_served_to_nobody_before() {
+    let mirror = registry().start().await;
+    let digest = mirror.blob("team/a", b"layer").await;
+    let path = format!("/v2/team/a/blobs/{digest}");
+    let hex = &digest["sha256:".len()..];
+    let file = mirror.state().join("hosted/blobs/sha256");
+    let file = file.join(&hex[..2]).join(hex);
+    // Nobody knows of it: whoever pushes the same has it right from then on.
+    std::fs::write(&file, b"LAYER").unwrap();
+    mirror.blob("team/b", b"layer").await;
+    mirror.get(&path).await.assert_bytes(200, b"layer");
+    // It is known: nobody gets it, and clients push it again.
+    std::fs::write(&file, b"LAYER").unwrap();
+    let (events, mut found) = tokio::sync::mpsc::channel(100);
+    let hosted = mirror.hosted().clone();
+    let verifying = tokio::spawn(async move { hosted.verify(false, &events).await });
+    while found.recv().await.is_some() {}
+    within("the check", verifying).await.unwrap().unwrap();
+    assert_eq!(mirror.get(&path).await.status, 500);
+    assert_eq!(mirror.head(&path).await.status, 404);
+    mirror.blob("team/a", b"layer").await;
+    mirror.get(&path).await.assert_bytes(200, b"layer");
+    assert_eq!(mirror.head(&path).await.status, 200);
+}

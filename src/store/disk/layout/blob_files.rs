@@ -209,6 +209,16 @@ impl BlobFiles<'_> {
         synced
     }
 
+    /// Puts a file in the place of one with the same content, which is there whatever fails.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn replace(&self, from: &Path, digest: &Digest) -> io::Result<()> {
+        let to = self.path(digest);
+        self.0.rename(from, &to)?;
+        self.0.sync_directory(to.parent().unwrap_or(&self.0.root))
+    }
+
     fn damaged_path(&self, digest: &Digest) -> PathBuf {
         let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
         self.0.root.join("damaged").join(name)

@@ -124,6 +124,16 @@ impl UploadFiles<'_> {
         Ok(())
     }
 
+    /// Puts the file of an upload, verified and made durable, in the place of the same content.
+    ///
+    /// # Errors
+    /// The operating system's; the one or the other is there.
+    pub(in crate::store) fn replace(&self, id: &str, digest: &Digest) -> io::Result<()> {
+        BlobFiles(self.0).replace(&self.path(id, "part"), digest)?;
+        self.0.remove_or_remember(&self.path(id, "json"));
+        Ok(())
+    }
+
     /// The uploads that an earlier process has left. What is no upload is deleted.
     ///
     /// # Errors
