@@ -85,7 +85,7 @@ pub use crate::catalogue::hosted::{
 };
 use crate::clock::Clock;
 use crate::oci::Digest;
-use crate::store::{HandOver, Store};
+use crate::store::{HandOver, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// Locks of digests: two that share one wait for each other for no reason, rarely.
@@ -260,16 +260,13 @@ impl Hosted {
         names::check(&wanted.name)?;
         let (hosted, by) = (self.clone(), by.to_owned());
         // What it means is learnt, also where its client has gone.
-        let putting = self.inner.tasks.spawn(async move {
+        let putting = async move {
             let act = Act::PutNamespace { wanted, only_new };
             let done = hosted.act(act, &by).await?;
             hosted.learn().await?;
             Ok(done == Done::Changed)
-        });
-        putting.await.unwrap_or_else(|error| {
-            let why = format!("the namespace was not made: {error}");
-            Err(HostedError::Store(crate::store::StoreError::Failing(why)))
-        })
+        };
+        self.to_its_end("the namespace was not made", putting).await
     }
 
     /// Memory for what a client is sending.
@@ -301,6 +298,19 @@ impl Hosted {
     pub async fn run(self, stop: CancellationToken) {
         let store = self.inner.store.clone();
         tokio::join!(store.run(stop.clone()), self.collect(&stop));
+    }
+
+    /// Does something that goes on if the caller does not wait. `undone`: what it means if it ends without an answer.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        undone: &str,
+        work: impl Future<Output = Result<T, HostedError>> + Send + 'static,
+    ) -> Result<T, HostedError> {
+        let done = self.inner.tasks.spawn(work).await;
+        done.unwrap_or_else(|error| {
+            let why = format!("{undone}: {error}");
+            Err(HostedError::Store(StoreError::Failing(why)))
+        })
     }
 
     /// Does an act, which is durable when this returns.

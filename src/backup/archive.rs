@@ -68,7 +68,6 @@ fn write(
     progress: Progress<'_>,
 ) -> Result<Taken, BackupError> {
     let failed = |error: io::Error| cannot("write", part, &error);
-    files::make_directory(beside).map_err(failed)?;
     let database = beside.join(DATABASE);
     let made = catalogue::backup(state_dir, &database)?;
     let out = files::create(part).map_err(failed)?;

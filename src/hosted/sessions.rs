@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::HostedError;
+use super::names::namespace_of;
 use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Repository};
 use crate::store::{LeftUpload, Upload};
@@ -203,6 +204,13 @@ impl Session {
     }
 }
 
+impl Table {
+    fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Session>> {
+        let all = self.all.values();
+        all.filter(move |it| namespace_of(&it.repository) == namespace)
+    }
+}
+
 impl Sessions {
     /// Takes a new one in. One address may have half of what is left: who takes more leaves room for the others.
     pub(super) fn enter(&self, session: Arc<Session>) -> Result<(), HostedError> {
@@ -232,18 +240,15 @@ impl Sessions {
     /// The one of a namespace that has been abandoned longest.
     pub(super) fn abandoned_in(&self, namespace: &str, now: Timestamp) -> Option<Arc<Session>> {
         let table = self.table();
-        let own = table.all.values();
-        let own = own.filter(|it| super::names::namespace_of(&it.repository) == namespace);
-        let abandoned = own.filter(|it| it.is_abandoned(now));
+        let abandoned = table.of_namespace(namespace);
+        let abandoned = abandoned.filter(|it| it.is_abandoned(now));
         abandoned.min_by_key(|it| it.last()).cloned()
     }
 
     /// Bytes that are on their way into the repositories of a namespace.
     pub(super) fn bytes_of(&self, namespace: &str) -> u64 {
         let table = self.table();
-        let own = table.all.values();
-        let own = own.filter(|it| super::names::namespace_of(&it.repository) == namespace);
-        own.map(|it| it.length()).sum()
+        table.of_namespace(namespace).map(|it| it.length()).sum()
     }
 
     /// An upload of a repository.

@@ -80,8 +80,8 @@ impl Writer {
     /// [`HostedError`]; after a wrong digest the upload is gone, else it is as before.
     pub async fn finish(self, digest: Digest, by: &str) -> Result<(), HostedError> {
         let (hosted, by) = (self.hosted.clone(), by.to_owned());
-        let tasks = hosted.inner.tasks.clone();
-        let finishing = tasks.spawn(async move {
+        let all = hosted.clone();
+        let finishing = async move {
             let Self {
                 session, _alone, ..
             } = self;
@@ -97,11 +97,9 @@ impl Writer {
                 hosted.forget(&session).await;
             }
             done
-        });
-        finishing.await.unwrap_or_else(|error| {
-            let why = format!("the upload was not finished: {error}");
-            Err(HostedError::Store(crate::store::StoreError::Failing(why)))
-        })
+        };
+        all.to_its_end("the upload was not finished", finishing)
+            .await
     }
 }
 
@@ -287,7 +285,7 @@ impl Hosted {
     ) -> Result<(), HostedError> {
         self.inner.catalogue.must_be_writable()?;
         let (hosted, repository, by) = (self.clone(), repository.clone(), by.to_owned());
-        let mounting = self.inner.tasks.spawn(async move {
+        let mounting = async move {
             let digest = *blob.digest();
             let _locked = hosted.lock(&digest).await;
             let stored = hosted
@@ -297,11 +295,9 @@ impl Hosted {
                 .adopt(&random_id()?, blob)
                 .await;
             hosted.enter(&repository, digest, stored, &by).await
-        });
-        mounting.await.unwrap_or_else(|error| {
-            let why = format!("the blob was not taken over: {error}");
-            Err(HostedError::Store(crate::store::StoreError::Failing(why)))
-        })
+        };
+        self.to_its_end("the blob was not taken over", mounting)
+            .await
     }
 
     async fn finish(

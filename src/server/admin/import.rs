@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header, request};
-use http_body_util::{BodyDataStream, BodyExt as _};
+use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 
@@ -21,7 +21,7 @@ use super::query::Query;
 use crate::mirror::{ImportError, ImportOutcome, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
-use crate::server::http::whole::whole;
+use crate::server::http::whole::{throw_away, whole};
 
 /// The beginning of the paths.
 pub(crate) const PREFIX: &str = "/api/v1/import/";
@@ -54,13 +54,7 @@ pub(crate) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
             Err(AdminError::new(StatusCode::NOT_FOUND, why))
         }
     };
-    // A client that is still sending would find its connection closed, and not the answer. One that asked first, and was
-    // not told to go on, sends nothing.
-    let waits = head.headers.contains_key(header::EXPECT);
-    if !waits || body.size_hint().lower() < announced {
-        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-        tokio::time::timeout(LINGER_MAX, rest).await.ok();
-    }
+    throw_away(&mut body, &head.headers, announced, u64::MAX, LINGER_MAX).await;
     answered.unwrap_or_else(AdminError::into_response)
 }
 

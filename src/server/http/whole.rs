@@ -1,6 +1,7 @@
 //! Bodies of requests that are read whole, within bytes and time.
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body;
 use std::error::Error as StdError;
@@ -39,6 +40,34 @@ where
         Ok(Err(error)) => Err(WholeError::Broken(error.to_string())),
         Err(_elapsed) => Err(WholeError::Late(wait_max)),
     }
+}
+
+/// Takes the rest of a body that was refused, and throws it away: a client that is still sending would find its connection
+/// closed, and not the answer. One that asked first (`Expect: 100-continue`), and was not told to go on, sends nothing.
+/// `announced`: the bytes that were to come at first.
+pub(in crate::server) async fn throw_away<B>(
+    body: &mut B,
+    headers: &HeaderMap,
+    announced: u64,
+    bytes_max: u64,
+    wait_max: Duration,
+) where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let waits = headers.contains_key(header::EXPECT);
+    if waits && body.size_hint().lower() >= announced {
+        return;
+    }
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.into_data().map_or(0, |data| data.len() as u64);
+            if bytes > bytes_max {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(wait_max, rest).await.ok();
 }
 
 #[cfg(test)]

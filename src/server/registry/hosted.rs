@@ -24,19 +24,25 @@ use crate::server::http::access_log::Exchange;
 use crate::server::http::body::Content;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
+use crate::server::http::whole::throw_away;
 use crate::telemetry::metrics::HOSTED;
 use crate::telemetry::{Kind, Outcome};
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode};
 use hyper::body::{Body as _, Incoming};
 pub(super) use lists::catalog_page;
 pub(super) use places::{Target, is_push, refuse_mirrored};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// The name of hosted repositories among upstreams, in metrics, logs and records.
 const LABEL: &str = HOSTED;
 
 /// The header of manifests that were pushed here, with the value `hosted`: a name without an upstream may mean either.
 pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-roadstead-source");
+
+/// Bytes and time of a refused body that are taken and thrown away.
+const REST_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const REST_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A request for a hosted repository.
 pub(super) struct HostedRequest<'a> {
@@ -69,8 +75,8 @@ impl HostedRequest<'_> {
             let announced = body.size_hint().lower();
             let written = self.write(&mut body, exchange).await;
             if written.is_err() {
-                let waits = self.request.head.headers.contains_key(header::EXPECT);
-                body::throw_away(&mut body, announced, waits).await;
+                let headers = &self.request.head.headers;
+                throw_away(&mut body, headers, announced, REST_BYTES_MAX, REST_WAIT_MAX).await;
             }
             written
         } else {

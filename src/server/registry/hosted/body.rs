@@ -5,7 +5,7 @@ use crate::oci::ErrorCode;
 use crate::server::http::error::ApiError;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,11 +17,6 @@ const IDLE_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// The longest time that bytes are kept in memory for more to come, so that who sends slowly takes nothing of it.
 const KEEP_MAX: Duration = Duration::from_secs(1);
-
-/// Bytes and time of a refused body that are taken and thrown away: a client that is still sending would find its
-/// connection closed, and not the answer.
-const REST_BYTES_MAX: usize = 8 * 1024 * 1024;
-const REST_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What has come, and the memory that it takes.
 struct Batch {
@@ -169,24 +164,6 @@ pub(super) async fn whole(
     };
     let read = tokio::time::timeout(wait_max, reading).await;
     read.unwrap_or_else(|_elapsed| Err(broken()))
-}
-
-/// Takes the rest of a body that was refused, or some of it. A client that asked first (`Expect: 100-continue`) and was
-/// not told to go on sends nothing.
-pub(super) async fn throw_away(body: &mut Incoming, announced: u64, waits: bool) {
-    if waits && body.size_hint().lower() >= announced {
-        return;
-    }
-    let rest = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.into_data().map_or(0, |data| data.len());
-            if bytes > REST_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    tokio::time::timeout(REST_WAIT_MAX, rest).await.ok();
 }
 
 impl Unreceived {
